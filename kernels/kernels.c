@@ -1,0 +1,35 @@
+// kernels.c - choose a set of kernels for this CPU.
+#include "kernels.h"
+#include <string.h>
+
+static const Kernels *const sets[] = { &kernels_portable };     // slowest first
+
+Kernels kernels;
+
+static void override(Kernels *to, const Kernels *from) {
+    to->name = from->name;
+    for (int type = 0; type < N_TYPES; type++) {
+        if (from->matmul[type]) to->matmul[type] = from->matmul[type];
+        if (from->mix[type])    to->mix[type]    = from->mix[type];
+        if (from->decode[type]) to->decode[type] = from->decode[type];
+        if (from->encode[type]) to->encode[type] = from->encode[type];
+    }
+}
+
+// Each set improves on the ones before it: take what it has, keep the rest.
+bool choose_kernels(const char *name) {
+    Kernels chosen = { 0 };
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        if (!sets[i]->supported()) continue;
+        override(&chosen, sets[i]);
+        if (name && !strcmp(name, chosen.name)) break;
+    }
+    if (name && strcmp(name, chosen.name)) return false;
+    kernels = chosen;
+    return true;
+}
+
+size_t bytes_of(Type type, size_t n) {
+    static const size_t size[N_TYPES] = { [F32] = sizeof(float), [F16] = sizeof(uint16_t) };
+    return n * size[type];
+}
