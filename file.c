@@ -1,0 +1,108 @@
+// file.c - bytes from outside: map a file, walk it without trusting it, and say what it is when it is the wrong one.
+#include "model.h"
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const char *complain(const char *format, ...) {
+    static _Thread_local char sentence[1024];
+    char fresh[sizeof sentence];                        // an argument may be the sentence before
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(fresh, sizeof fresh, format, arguments);
+    va_end(arguments);
+    return memcpy(sentence, fresh, sizeof fresh);
+}
+
+// ---------------------------------------------------------------------------- a file as memory
+
+static const char *map_open_file(Bytes *file, int fd) {
+    struct stat st;
+    if (fstat(fd, &st)) return complain("%s", strerror(errno));
+    if (S_ISDIR(st.st_mode)) return "a directory, where a file is wanted";
+    if (!S_ISREG(st.st_mode)) return "not a regular file: it cannot be mapped into memory";
+    if (st.st_size == 0) return "an empty file";
+    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) return complain("cannot map it into memory: %s", strerror(errno));
+    *file = (Bytes){ data, (size_t)st.st_size };
+    return NULL;
+}
+
+const char *map_file(Bytes *file, const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);     // a pipe without a writer must not hold us up
+    if (fd < 0) return complain("%s", strerror(errno));
+    const char *error = map_open_file(file, fd);
+    close(fd);                                          // the mapping stays
+    return error;
+}
+
+void unmap_file(Bytes file) {
+    if (file.data) munmap((void *)(uintptr_t)file.data, file.size);
+}
+
+// ---------------------------------------------------------------------------- walking bytes
+
+size_t times(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
+
+const void *take(Cursor *c, size_t bytes) {
+    if (c->failed || bytes > c->left) {
+        c->failed = true;
+        return NULL;
+    }
+    const void *start = c->at;
+    c->at += bytes;
+    c->left -= bytes;
+    return start;
+}
+
+int32_t take_i32(Cursor *c) {
+    int32_t value = 0;
+    const void *bytes = take(c, sizeof value);
+    if (bytes) memcpy(&value, bytes, sizeof value);
+    return value;
+}
+
+float take_f32(Cursor *c) {
+    float value = 0;
+    const void *bytes = take(c, sizeof value);
+    if (bytes) memcpy(&value, bytes, sizeof value);
+    return value;
+}
+
+// ---------------------------------------------------------------------------- what is this?
+
+// Text, if the first bytes are all printable: then they cannot be a sensible number either.
+static const char *what_text(Bytes file) {
+    size_t i = 0, n = file.size < 64 ? file.size : 64;
+    while (i < n && isspace(file.data[i])) i++;
+    bool tag = i < n && file.data[i] == '<';
+    for (i = 0; i < n; i++)
+        if (file.data[i] < 0x80 && !isprint(file.data[i]) && !isspace(file.data[i])) return NULL;
+    if (n == 0) return NULL;
+    return tag ? "a web page: the download answered with HTML or XML; fetch the raw file" : "a text file";
+}
+
+const char *what_is(Bytes file) {
+    static const struct { int offset; const char *mark, *meaning; } known[] = {
+        { 0, "version https://git-lfs", "a git-lfs pointer, not the file itself: fetch it with 'git lfs pull'" },
+        { 0, "GGUF",              "a GGUF file" },
+        { 0, "FUGG",              "a GGUF file of the other byte order" },
+        { 0, "24ka",              "a llama2.c checkpoint" },
+        { 0, "ak42",              "a llama2.c checkpoint of the other byte order" },
+        { 0, "PK\3\4",            "a zip archive (PyTorch's .pt and .pth are such): it has to be converted first" },
+        { 0, "\x80\2\x8a\nl\xfc", "a PyTorch file of the old form: it has to be converted first" },
+        { 0, "\x1f\x8b\x08",      "a gzip archive: unpack it first" },
+        { 8, "{\"",               "a safetensors file: it has to be converted first" },
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        size_t offset = known[i].offset, length = strlen(known[i].mark);
+        if (file.size >= offset + length && !memcmp(file.data + offset, known[i].mark, length)) return known[i].meaning;
+    }
+    return what_text(file);
+}

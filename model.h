@@ -1,0 +1,242 @@
+// model.h - every type and every function of the engine, in the order you would read them: start here.
+//
+//   tokens -> embedding -> n_layers times { x += attention(norm(x));  x += ffn(norm(x)) } -> norm -> logits
+//
+// Shapes stand in memory order, the last index next to each other: (rows, cols). T is the number of tokens in a
+// pass. What reads the outside world returns NULL for success, or a sentence that says what is wrong.
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "kernels/kernels.h"
+#include <stdio.h>
+
+// ---------------------------------------------------------------------------- the model
+
+// Everything the forward pass computes has a name, in the order it is computed. A weight carries the name of
+// what it makes, and the observer below hears of every one.
+typedef enum {
+    EMBED,                                              // (T, dim)
+    ATTN_NORM, Q, K, V, Q_ROPE, K_ROPE,                 // in every layer: (T, dim), (T, heads * head_dim)
+    WEIGHTS,                                            // (n_heads, pos + 1): who looks at whom, a token at a time
+    MIX, ATTN_OUT, RESID_MID,                           // (T, n_heads * head_dim), (T, dim), (T, dim)
+    FFN_NORM, GATE, UP, HIDDEN, FFN_OUT, RESID,         // (T, dim), three (T, hidden_dim), (T, dim), (T, dim)
+    FINAL_NORM, LOGITS,                                 // (wanted, dim), (wanted, vocab_size)
+    N_OPS
+} Op;
+
+typedef enum { PAIRS, HALVES } Rotation;                // which numbers of a head RoPE turns together:
+                                                        // (0,1) (2,3) ... in llama, (0,n/2) (1,n/2+1) ... in NeoX
+typedef struct {            // the blueprint
+    int dim;                // width of the residual stream
+    int hidden_dim;         // width inside the feed-forward network
+    int n_layers;
+    int n_heads;            // query heads
+    int n_kv_heads;         // key/value heads; fewer than n_heads in grouped-query attention
+    int head_dim;           // width of one head
+    int vocab_size;
+    int seq_len;            // the longest context it was trained for
+    const char *norm;       // the norm it was trained with: "rmsnorm" or "layernorm"
+    int rope_dim;           // how many numbers of each head turn; the rest have no position
+    float rope_theta;
+    Rotation rotation;
+} Config;
+
+typedef struct {            // out = matrix * x + bias
+    Op op;                  // what it makes, and in which layer (-1: outside the layers)
+    int layer;
+    Type type;
+    int rows, cols;
+    const void *data;       // (rows, cols), in the mapped file
+    const float *bias;      // (rows), or NULL
+} Tensor;
+
+typedef struct {
+    Op op;
+    int layer, dim;
+    float eps;
+    const float *weight;    // (dim)
+    const float *bias;      // (dim), or NULL
+} Norm;
+
+typedef struct {            //                                   llama2.c   GGUF         the papers
+    Norm attn_norm;         // (dim)                             rms_att    attn_norm    g
+    Tensor wq;              // (n_heads * head_dim, dim)         wq         attn_q       W_Q
+    Tensor wk;              // (n_kv_heads * head_dim, dim)      wk         attn_k       W_K
+    Tensor wv;              // (n_kv_heads * head_dim, dim)      wv         attn_v       W_V
+    Tensor wo;              // (dim, n_heads * head_dim)         wo         attn_output  W_O
+    Norm ffn_norm;          // (dim)                             rms_ffn    ffn_norm     g
+    Tensor w_gate;          // (hidden_dim, dim)                 w1         ffn_gate     W
+    Tensor w_up;            // (hidden_dim, dim)                 w3         ffn_up       V
+    Tensor w_down;          // (dim, hidden_dim)                 w2         ffn_down     W_2
+} Layer;
+
+typedef struct {
+    Tensor embedding;       // (vocab_size, dim)                 tok_emb    token_embd
+    Layer *layers;          // n_layers of them
+    Norm final_norm;        // (dim)                             rms_final  output_norm
+    Tensor classifier;      // (vocab_size, dim)                 wcls       output       often the embedding's bytes
+} Weights;
+
+typedef struct {            // never changes once loaded; any number of States can share it
+    Config config;
+    Weights weights;
+    float *frequencies;     // (rope_dim / 2)  radians that each pair turns per position
+} Model;
+
+// ---------------------------------------------------------------------------- a pass through it
+
+typedef struct {            // what an operation has just computed
+    Op op;
+    int layer, pos;         // layer -1: outside the layers; pos: the position of the first row
+    int rows, cols, stride; // row r starts at data + r * stride
+    const float *data;      // valid during the call only
+} Event;
+typedef void Observer(void *context, const Event *event);
+
+typedef struct {            // the activations of one pass
+    int T, pos;             // the rows under way: T tokens, the first at position pos
+    int context;            // positions the KV cache has room for
+    Type kv_type;           // of the KV cache: F16 or F32
+    float *x;               // (T, dim)  the residual stream
+    float *xb;              // (T, dim)  inside a branch, on its way back to x
+    float *q;               // (T, n_heads * head_dim)
+    float *k, *v;           // (T, n_kv_heads * head_dim)
+    float *scores;          // (n_heads, context)  of one token
+    float *mix;             // (T, n_heads * head_dim)  what attention gathered
+    float *gate, *up;       // (T, hidden_dim)
+    float *rope;            // (T, rope_dim)  cos, sin of every pair's angle
+    float *logits;          // (wanted, vocab_size)
+    void *keys, *values;    // (n_layers, n_kv_heads, context, head_dim)  the KV cache
+    void *memory;           // all of the above is one allocation
+    size_t memory_size;
+    Observer *observer;     // when set, hears of every operation; the results stay the same
+    void *observer_context;
+} State;
+
+// ---------------------------------------------------------------------------- the machine
+
+// threads.c
+typedef void Work(void *job, int begin, int end);
+int  threads_available(void);                       // processors this process may use: affinity, cgroup quota
+int  threads_start(int n);                          // how many run (at least 1: the caller)
+void threads_stop(void);
+void parallel_for(int n, int chunk, Work *work, void *job);     // work() covers [0, n), `chunk` at a time, in any order
+
+// trace.c
+const char *op_name(Op op);                         // "attn_norm"
+void trace_text(void *file, const Event *event);    // an Observer: prints a line to a FILE *
+
+static inline void report(const State *s, Op op, int layer, const float *data, int rows, int cols) {
+    if (s->observer) s->observer(s->observer_context, &(Event){ op, layer, s->pos, rows, cols, cols, data });
+}
+
+// ---------------------------------------------------------------------------- the blocks
+
+// rmsnorm.c: out, x: (dim). out may be x.
+void rmsnorm(float *out, const float *x, const Norm *w);
+void layernorm(float *out, const float *x, const Norm *w);
+void norm(State *s, float *out, const float *x, const Norm *w);         // the one this build runs, on (T, dim)
+const char *norm_name(void);
+
+// matmul.c: several weights that share their input in one call
+typedef struct { float *out; const Tensor *w; } Product;                // out: (T, w->rows)
+void matmul(State *s, const Product *products, int n, const float *x);  // x: (T, cols of every w)
+void decode_row(float *out, const Tensor *w, int row);
+
+// attention.c
+void attention(const Model *m, State *s, int layer);                    // xb: in the normed stream, out the branch
+void rope_frequencies(float *frequencies, int rope_dim, float theta);   // (rope_dim / 2)
+void rope_angles(float *rope, const float *frequencies, int rope_dim, int T, int pos);
+void rotate(float *x, const float *rope, int T, int heads, int head_dim, int rope_dim, Rotation rotation);
+
+// ffn.c
+void ffn(const Model *m, State *s, int layer);                          // xb: in the normed stream, out the branch
+
+// ---------------------------------------------------------------------------- the whole (model.c)
+
+// Room for passes of up to max_tokens tokens with logits for up to max_wanted of them, and a cache of `context`
+// positions. Fails only for want of memory.
+const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv_type);
+void state_free(State *s);
+
+// Run T tokens, the first at position pos, and return the logits of the last `wanted` of them: (wanted, vocab_size).
+float *forward(const Model *m, State *s, const int *tokens, int T, int pos, int wanted);
+
+// ---------------------------------------------------------------------------- text
+
+typedef enum { NORMAL, UNKNOWN, CONTROL, BYTE } PieceKind;
+typedef struct {
+    const char *text;       // not ended by a zero
+    int length;             // in bytes
+    float score;            // the higher, the earlier it is merged
+    PieceKind kind;
+} Piece;
+
+typedef struct {
+    int size;
+    Piece *pieces;
+    int bos, eos;           // begin and end of a text; -1: it has none
+    bool add_space;         // put a space before the text, as SentencePiece does
+    int unknown;            // stands for what no piece spells, where byte pieces are missing
+    int byte_ids[256];      // the piece of a single byte, or -1
+    int longest;            // bytes of the longest piece
+    int *slots, n_slots;    // hash table: text -> id
+    uint8_t bytes[256];     // what the byte pieces point at
+} Vocabulary;
+
+// tokenizer.c
+const char *vocabulary_index(Vocabulary *v);            // once the pieces are in: the tables behind them
+void vocabulary_free(Vocabulary *v);
+const char *tokenize(int *ids, int *n, const Vocabulary *v, const char *text, size_t length);   // ids: room for length + 1
+Piece token_text(const Vocabulary *v, int id, int previous);    // after BOS without the space that was put before
+bool ends_text(const Vocabulary *v, int id);
+
+typedef struct { uint8_t held[4]; int count; } Utf8;    // a character on its way
+int utf8_push(char out[8], Utf8 *u, uint8_t byte, bool replace);    // bytes that are ready now, at most 6
+int utf8_flush(char out[8], Utf8 *u, bool replace);     // replace: U+FFFD for bytes that are part of no character
+
+// sampler.c
+typedef struct { float p; int id; } Candidate;
+typedef struct {
+    float temperature;      // 0: always the likeliest
+    int top_k;              // keep the k likeliest; 0: all
+    float top_p;            // keep the likeliest whose probabilities reach p together; 1: all
+    float min_p;            // keep those at least min_p times as likely as the likeliest; 0: all
+    float repeat_penalty;   // 1: none
+    uint64_t random;        // the generator's state; starts as the seed
+    Candidate *candidates;  // (vocab_size)
+} Sampler;
+const char *sampler_create(Sampler *s, int vocab_size);         // the memory; the settings are the caller's
+void sampler_free(Sampler *s);
+int sample(Sampler *s, const float *logits, int vocab_size, const int *history, int n);     // history: the ids so far
+uint64_t random_next(uint64_t *state);
+
+// ---------------------------------------------------------------------------- files
+
+// file.c: bytes from outside, of which none is trusted
+typedef struct { const uint8_t *data; size_t size; } Bytes;
+typedef struct { const uint8_t *at; size_t left; bool failed; } Cursor;     // a failed one yields zeros from there on
+
+const char *map_file(Bytes *file, const char *path);
+void unmap_file(Bytes file);
+const char *complain(const char *format, ...) __attribute__((format(printf, 1, 2)));   // a sentence, until the next one
+const char *what_is(Bytes file);                        // "a GGUF model", or NULL: it has no mark we know
+size_t times(size_t a, size_t b);                       // a * b, or SIZE_MAX where that overflows
+const void *take(Cursor *c, size_t bytes);              // the next bytes, or NULL
+int32_t take_i32(Cursor *c);
+float take_f32(Cursor *c);
+
+// checkpoint.c: llama2.c's files. What is read points into `file`, which has to outlive it
+const char *checkpoint_read(Model *m, Bytes file);      // a model: .bin of version 0 or 1
+const char *vocabulary_read(Vocabulary *v, Bytes file, int size);       // a tokenizer.bin of that size; 0: any
+void model_free(Model *m);
+
+// ---------------------------------------------------------------------------- numbers about a run (measure.c)
+
+double seconds(void);                                   // of a clock that only goes forward
+size_t bytes_per_token(const Model *m);                 // what writing one token reads of the weights
+uint64_t hash_logits(const float *logits, int n);       // two runs agree to the bit, or their hashes differ
+FILE *npy_open(const char *path);                       // a NumPy file of floats; NULL, and errno, on failure
+bool npy_close(FILE *f, int rows, int cols);            // false, and errno, if anything could not be written
+
+#endif

@@ -1,0 +1,157 @@
+// test_file.c - files that cannot be mapped, bytes that end too soon, and what a file is by its first bytes.
+#include "test.h"
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+// ---------------------------------------------------------------------------- mapping
+
+static char folder[64] = P_tmpdir "/prenorm-test-XXXXXX", path[80];
+
+static const char *write_file(const char *bytes, size_t n) {
+    snprintf(path, sizeof path, "%s/file", folder);
+    FILE *f = fopen(path, "wb");
+    bool good = f && fwrite(bytes, 1, n, f) == n;
+    good = f && fclose(f) == 0 && good;
+    CHECK(good, "cannot write %s", path);
+    return path;
+}
+
+// The refusal has to contain a word that tells what is wrong.
+static void check_unmappable(const char *name, const char *word) {
+    Bytes file = { NULL, 0 };
+    const char *error = map_file(&file, name);
+    CHECK(error && strstr(error, word), "%s: wanted a refusal with '%s', got %s", name, word,
+          error ? error : "a file");
+    CHECK(!file.data && !file.size, "%s: refused, but mapped", name);
+    unmap_file(file);                                   // harmless, then
+}
+
+static void test_mapping(void) {
+    CHECK(mkdtemp(folder), "no folder to write to: %s", folder);
+    Bytes file;
+    const char *error = map_file(&file, write_file("good\0 bytes", 11));
+    CHECK(!error, "a good file: %s", error);
+    CHECK(file.size == 11 && !memcmp(file.data, "good\0 bytes", 11), "%zu other bytes", file.size);
+    unlink(path);
+    CHECK(file.data[0] == 'g', "the bytes are gone with the name");
+    unmap_file(file);
+
+    check_unmappable(path, strerror(ENOENT));
+    check_unmappable(folder, "directory");
+    check_unmappable(write_file("", 0), "empty");
+    check_unmappable("/dev/null", "regular");
+    unlink(path);
+    CHECK(!mkfifo(path, 0600), "no pipe to try");
+    alarm(10);                                          // nobody writes to it, but an answer has to come
+    check_unmappable(path, "regular");
+    alarm(0);
+    unlink(path);
+    rmdir(folder);
+}
+
+// ---------------------------------------------------------------------------- walking
+
+static void test_cursor(void) {
+    const uint8_t bytes[] = { 0x78, 0x56, 0x34, 0x12, 0, 0, 0x80, 0x3f, 0xff, 0xff, 0xff, 0xff, 7, 8, 9 };
+    Cursor c = { bytes, sizeof bytes, false };
+    CHECK(take_i32(&c) == 0x12345678, "the first int");
+    CHECK(take_f32(&c) == 1, "a float, 3f800000");
+    CHECK(take_i32(&c) == -1, "the second int");
+    CHECK(take(&c, 0) == bytes + 12 && !c.failed, "nothing can always be taken");
+    CHECK(take(&c, 2) == bytes + 12 && c.left == 1 && !c.failed, "two bytes");
+    CHECK(take_i32(&c) == 0 && c.failed, "four bytes of one");
+    CHECK(!take(&c, 1) && c.failed, "a failed cursor gave a byte");         // although one is left
+    CHECK(!take(&c, 0), "a failed cursor gave nothing, and not NULL");
+    CHECK(take_i32(&c) == 0 && take_f32(&c) == 0 && c.failed, "a failed cursor yields zeros");
+
+    c = (Cursor){ bytes, sizeof bytes, false };
+    CHECK(!take(&c, SIZE_MAX) && c.failed, "as many bytes as there are numbers");
+    c = (Cursor){ bytes, sizeof bytes, false };
+    CHECK(take(&c, sizeof bytes) == bytes && c.left == 0 && !c.failed, "all of the bytes");
+    CHECK(!take(&c, 1) && c.failed, "one more");
+    c = (Cursor){ NULL, 0, false };
+    CHECK(take_f32(&c) == 0 && c.failed, "no bytes at all");
+    c = (Cursor){ bytes + 1, 8, false };                // not aligned
+    CHECK(take_i32(&c) == 0x00123456 && take_i32(&c) == (int32_t)0xff3f8000, "ints at odd places");
+}
+
+static void test_times(void) {
+    const size_t half = (size_t)1 << (sizeof(size_t) * 4);  // 2^32, where there are 64 bits
+    const struct { size_t a, b, want; } cases[] = {
+        { 0, 0, 0 }, { 0, SIZE_MAX, 0 }, { SIZE_MAX, 0, 0 }, { 3, 4, 12 }, { SIZE_MAX, 1, SIZE_MAX },
+        { 1, SIZE_MAX, SIZE_MAX }, { SIZE_MAX / 2, 2, SIZE_MAX - 1 }, { SIZE_MAX / 2 + 1, 2, SIZE_MAX },
+        { half, half, SIZE_MAX },                       // 0, to who does not look
+        { SIZE_MAX, SIZE_MAX, SIZE_MAX }, { SIZE_MAX, 2, SIZE_MAX },    // stays the most that there is
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t got = times(cases[i].a, cases[i].b);
+        CHECK(got == cases[i].want, "%zu * %zu: wanted %zu, got %zu", cases[i].a, cases[i].b, cases[i].want,
+              got);
+    }
+}
+
+static void test_complain(void) {
+    CHECK(!strcmp(complain("%d of %s", 3, "four"), "3 of four"), "got %s", complain("%d of %s", 3, "four"));
+    char *long_word = malloc(100000);
+    memset(long_word, 'x', 99999);
+    long_word[99999] = 0;
+    size_t length = strlen(complain("%s", long_word));
+    CHECK(length > 100 && length < 100000, "a very long sentence has %zu letters", length);
+    free(long_word);
+}
+
+// ---------------------------------------------------------------------------- what is it?
+
+// A word that the answer has to contain; NULL: no answer.
+static void test_what_is(void) {
+    static const struct { const char *name; size_t size; const char *bytes, *word; } cases[] = {
+        { "git-lfs",      46, "version https://git-lfs.github.com/spec/v1\noid", "git-lfs" },
+        { "GGUF",         24, "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "GGUF" },
+        { "GGUF, big",    24, "FUGG\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "byte order" },
+        { "llama2.c",     16, "24ka\1\0\0\0\x40\0\0\0\xac\0\0\0", "llama2.c" },
+        { "llama2.c big", 16, "ak42\0\0\0\1\0\0\0\x40\0\0\0\xac", "byte order" },
+        { "zip",          16, "PK\3\4\0\0\x08\x08\0\0\0\0\0\0\0\0", "zip" },
+        { "torch",        16, "\x80\2\x8a\nl\xfc\x9c\x46\xf9\x20\x6a\xa8P\x19.\x80", "PyTorch" },
+        { "gzip",         16, "\x1f\x8b\x08\0\0\0\0\0\0\3\xed\x9a\x09\x90\x9c\xd5", "gzip" },
+        { "safetensors",  20, "\x58\2\0\0\0\0\0\0{\"__metadata__", "safetensors" },
+        { "HTML",         24, "<!DOCTYPE html><html><he", "HTML" },
+        { "HTML later",   24, "\r\n  <html lang=\"en\"><hea", "HTML" },
+        { "text",         24, "Once upon a time there w", "text" },
+        { "text, UTF-8",  20, "Es war einmal, sp\xc3\xa4t", "text" },
+        { "short text",    3, "hi\n", "text" },
+        // what has no mark: headers of llama2.c's version 0; dim 640 is 80 02, as torch's files begin
+        { "dim 64",       28, "\x40\0\0\0\xac\0\0\0\5\0\0\0\x08\0\0\0\4\0\0\0\0\2\0\0\0\2\0\0", NULL },
+        { "dim 288",      28, "\x20\1\0\0\0\3\0\0\6\0\0\0\6\0\0\0\6\0\0\0\0\x7d\0\0\0\1\0\0", NULL },
+        { "dim 640",      28,
+          "\x80\2\0\0\xab\6\0\0\x0a\0\0\0\x0a\0\0\0\5\0\0\0\0\x83\xff\xff\0\4\0\0", NULL },
+        { "tokenizer",    20, "\7\0\0\0\0\0\0\0\5\0\0\0<unk>\0\0\0", NULL },
+        { "nothing",       0, "", NULL },
+        { "zeros",        16, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", NULL },
+        { "a mark cut",    5, "\x80\2\x8a\nl", NULL },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint8_t *copy = malloc(cases[i].size);          // exactly so many bytes, for the sanitizer to watch
+        memcpy(copy, cases[i].bytes, cases[i].size);
+        const char *got = what_is((Bytes){ copy, cases[i].size }), *word = cases[i].word;
+        CHECK(word ? got && strstr(got, word) : !got, "%s: wanted %s, got %s", cases[i].name,
+              word ? word : "nothing", got ? got : "nothing");
+        free(copy);
+    }
+    for (size_t n = 0; n < 23; n++) {                   // any beginning of a file is safe to look at
+        uint8_t *copy = malloc(n + !n);
+        memcpy(copy, "version https://git-lfs", n);
+        const char *got = what_is((Bytes){ copy, n });
+        CHECK(!got || !strstr(got, "git-lfs"), "%zu letters are not enough to know a git-lfs pointer by", n);
+        free(copy);
+    }
+}
+
+int main(void) {
+    test_mapping();
+    test_cursor();
+    test_times();
+    test_complain();
+    test_what_is();
+    return finish("test_file");
+}

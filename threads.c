@@ -1,0 +1,169 @@
+// threads.c - one loop over many cores: OpenMP when the compiler has it on, pthreads otherwise.
+//
+// A loop of n steps is cut into chunks, and every thread, the caller included, takes the next chunk until none is
+// left. A thread that is late, or that the system has put aside, just takes fewer: nobody waits for it.
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE                                     // sched_getaffinity
+#endif
+#include "model.h"
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_THREADS = 256 };
+
+typedef struct { Work *work; void *job; int n, chunk; } Loop;
+
+static void run_chunk(const Loop *loop, int i) {
+    int begin = i * loop->chunk, rest = loop->n - begin;
+    loop->work(loop->job, begin, rest < loop->chunk ? loop->n : begin + loop->chunk);
+}
+
+static int count_chunks(int n, int chunk) { return (int)(((long long)n + chunk - 1) / chunk); }
+
+#ifdef _OPENMP
+
+static int n_threads = 1;
+
+int threads_start(int n) { return n_threads = n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n; }
+void threads_stop(void) { n_threads = 1; }
+
+void parallel_for(int n, int chunk, Work *work, void *job) {
+    Loop loop = { work, job, n, chunk };
+    int chunks = count_chunks(n, chunk);
+    if (chunks <= 1 || n_threads == 1) { if (n > 0) work(job, 0, n); return; }
+    #pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads)
+    for (int i = 0; i < chunks; i++) run_chunk(&loop, i);
+}
+
+#else
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+// ticket: the chunks of the present loop that nobody has taken yet. Whoever lowers it from i to i - 1 owns chunk
+// i - 1, and only then looks at `loop`, which stays as it is until every chunk is done. The upper half counts the
+// loops, so that a ticket read during an earlier loop cannot be mistaken for one of this loop.
+static Loop loop;
+static atomic_ullong ticket;
+static atomic_int unfinished;                           // chunks of the present loop that are not done
+
+enum { SPINS = 4000 };                                  // the next loop is usually microseconds away; then sleep
+static pthread_t threads[MAX_THREADS];
+static int n_threads = 1;
+static atomic_int sleepers, stopping;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+
+static bool work_left(void) { return (uint32_t)atomic_load(&ticket) != 0; }
+
+static void pause_a_little(int spin) {
+    if (spin % 64 == 63) sched_yield();
+    else atomic_signal_fence(memory_order_seq_cst);
+}
+
+static void take_chunks(void) {
+    for (unsigned long long t = atomic_load(&ticket); (uint32_t)t; t = atomic_load(&ticket))
+        if (atomic_compare_exchange_weak(&ticket, &t, t - 1)) {
+            run_chunk(&loop, (int)((uint32_t)t - 1));
+            atomic_fetch_sub(&unfinished, 1);
+        }
+}
+
+static void *worker(void *unused) {
+    while (!atomic_load(&stopping)) {
+        for (int spin = 0; !work_left() && spin < SPINS; spin++) pause_a_little(spin);
+        if (!work_left()) {
+            pthread_mutex_lock(&lock);
+            atomic_fetch_add(&sleepers, 1);
+            while (!work_left() && !atomic_load(&stopping)) pthread_cond_wait(&wake, &lock);
+            atomic_fetch_sub(&sleepers, 1);
+            pthread_mutex_unlock(&lock);
+        }
+        take_chunks();
+    }
+    return unused;
+}
+
+static void wake_sleepers(void) {
+    pthread_mutex_lock(&lock);
+    pthread_cond_broadcast(&wake);
+    pthread_mutex_unlock(&lock);
+}
+
+int threads_start(int n) {
+    if (n > MAX_THREADS) n = MAX_THREADS;
+    for (n_threads = 1; n_threads < n; n_threads++)
+        if (pthread_create(&threads[n_threads], NULL, worker, NULL)) break;
+    return n_threads;
+}
+
+void threads_stop(void) {
+    atomic_store(&stopping, 1);
+    wake_sleepers();
+    while (n_threads > 1) pthread_join(threads[--n_threads], NULL);
+    atomic_store(&stopping, 0);
+}
+
+void parallel_for(int n, int chunk, Work *work, void *job) {
+    int chunks = count_chunks(n, chunk);
+    if (chunks <= 1 || n_threads == 1) { if (n > 0) work(job, 0, n); return; }
+    loop = (Loop){ work, job, n, chunk };
+    atomic_store(&unfinished, chunks);
+    unsigned long long loops = atomic_load(&ticket) >> 32;
+    atomic_store(&ticket, (loops + 1) << 32 | (unsigned)chunks);
+    if (atomic_load(&sleepers)) wake_sleepers();
+    take_chunks();
+    for (int spin = 0; atomic_load(&unfinished); spin++) pause_a_little(spin);
+}
+
+#endif
+
+// ---------------------------------------------------------------------------- how many cores are ours
+
+#ifdef __linux__
+#include <sched.h>
+
+// The first two numbers of a file, "max" counting as -1. True if both are there.
+static bool two_numbers(const char *path, double *a, double *b) {
+    char text[64] = "";
+    FILE *f = fopen(path, "r");
+    if (!f) return false;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    if (n > 3 && !strncmp(text, "max", 3)) memcpy(text, " -1", 3);
+    return sscanf(text, "%lf %lf", a, b) == 2;
+}
+
+// A container's share of the machine: cpu.max of this process's control group and of every group above it.
+static double cgroup_processors(void) {
+    double least = 1e9, quota, period;
+    char line[1024], path[1100];
+    FILE *f = fopen("/proc/self/cgroup", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, "0::", 3)) continue;
+        line[strcspn(line, "\n")] = 0;
+        for (char *end = line + strlen(line); end; end = strrchr(line + 3, '/')) {
+            *end = 0;
+            snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", line + 3);
+            if (two_numbers(path, &quota, &period) && quota > 0 && quota / period < least) least = quota / period;
+        }
+    }
+    if (f) fclose(f);
+    return least;
+}
+
+int threads_available(void) {
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
+    double share = cgroup_processors();
+    if (share < n) n = (int)(share + 0.999);
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
+}
+
+#else
+int threads_available(void) {
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
+}
+#endif
