@@ -1,0 +1,82 @@
+// model.c - the forward pass: the whole transformer in one screen, and the one allocation it works in.
+//
+// Pre-norm decoder blocks: every branch reads a normalized copy of the residual stream x and adds to x itself.
+// Vaswani et al. 2017 (transformer), Touvron et al. 2023 (LLaMA).
+#include "model.h"
+#include <stdlib.h>
+#include <string.h>
+
+static void embed(const Model *m, State *s, const int *tokens) {
+    const Tensor *w = &m->weights.embedding;
+    for (int t = 0; t < s->T; t++) decode_row(s->x + (size_t)t * w->cols, w, tokens[t]);
+    report(s, EMBED, -1, s->x, s->T, w->cols);
+}
+
+// What the branch found joins the residual stream.
+static void add(State *s, Op op, int layer, int dim) {
+    size_t n = (size_t)s->T * dim;
+    for (size_t i = 0; i < n; i++) s->x[i] += s->xb[i];
+    report(s, op, layer, s->x, s->T, dim);
+}
+
+float *forward(const Model *m, State *s, const int *tokens, int T, int pos, int wanted) {
+    const Config *c = &m->config;
+    const Weights *w = &m->weights;
+    s->T = T, s->pos = pos;
+
+    embed(m, s, tokens);
+    rope_angles(s->rope, m->frequencies, c->rope_dim, T, pos);
+
+    for (int l = 0; l < c->n_layers; l++) {
+        norm(s, s->xb, s->x, &w->layers[l].attn_norm);
+        attention(m, s, l);
+        add(s, RESID_MID, l, c->dim);
+
+        norm(s, s->xb, s->x, &w->layers[l].ffn_norm);
+        ffn(m, s, l);
+        add(s, RESID, l, c->dim);
+    }
+
+    s->T = wanted, s->pos = pos + T - wanted;           // from here on only the last `wanted` tokens matter
+    if (wanted == 0) return NULL;
+    norm(s, s->xb, s->x + (size_t)(T - wanted) * c->dim, &w->final_norm);
+    matmul(s, &(Product){ s->logits, &w->classifier }, 1, s->xb);
+    return s->logits;
+}
+
+// ---------------------------------------------------------------------------- memory
+
+static size_t padded(size_t size) { return size > SIZE_MAX - 63 ? SIZE_MAX : (size + 63) / 64 * 64; }
+
+// Sizes first, then one allocation, then addresses, each at the start of a cache line.
+const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv_type) {
+    size_t T = max_tokens, q_dim = times(c->n_heads, c->head_dim), kv_dim = times(c->n_kv_heads, c->head_dim);
+    size_t f = sizeof(float), cache = times(times(c->n_layers, context), times(kv_dim, bytes_of(kv_type, 1)));
+    *s = (State){ .context = context, .kv_type = kv_type };
+    struct { void *buffer; size_t size; } plan[] = {
+        { &s->x,      times(T, c->dim * f) },            { &s->xb,     times(T, c->dim * f) },
+        { &s->q,      times(T, q_dim * f) },             { &s->mix,    times(T, q_dim * f) },
+        { &s->k,      times(T, kv_dim * f) },            { &s->v,      times(T, kv_dim * f) },
+        { &s->gate,   times(T, c->hidden_dim * f) },     { &s->up,     times(T, c->hidden_dim * f) },
+        { &s->rope,   times(T, c->rope_dim * f) },       { &s->scores, times(context, c->n_heads * f) },
+        { &s->logits, times(max_wanted, c->vocab_size * f) },
+        { &s->keys,   cache },                           { &s->values, cache },
+    };
+    size_t count = sizeof plan / sizeof *plan, total = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t size = padded(plan[i].size);
+        total = size > SIZE_MAX / 2 - total ? SIZE_MAX / 2 : total + size;
+    }
+    s->memory = aligned_alloc(64, total);               // untouched pages cost nothing
+    if (!s->memory)
+        return complain("no memory for a context of %d: it takes %.1f MB; choose a smaller one with -c", context, total / 1e6);
+    s->memory_size = total;
+    char *p = s->memory;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(plan[i].buffer, &p, sizeof p);
+        p += padded(plan[i].size);
+    }
+    return NULL;
+}
+
+void state_free(State *s) { free(s->memory); }

@@ -1,0 +1,63 @@
+// rmsnorm.c - keep the size of each token's vector steady before every branch.
+//
+//   rmsnorm:    y = weight * x / sqrt(mean(x^2) + eps)                  (+ bias)    Zhang & Sennrich 2019
+//   layernorm:  y = weight * (x - mean(x)) / sqrt(var(x) + eps)         (+ bias)    Ba et al. 2016; var over n, not n - 1
+#include "model.h"
+#include <math.h>
+
+// Which one this build runs: make NORM=layernorm
+#ifndef NORM
+#define NORM rmsnorm
+#endif
+
+// Sums are double: exact for equal numbers, in range for every float, stable for a mean far from zero.
+static double sum(const float *x, int n) {
+    double lane[4] = { 0 };
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (int j = 0; j < 4; j++) lane[j] += x[i + j];
+    for (; i < n; i++) lane[0] += x[i];
+    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
+}
+
+static double sum_squares(const float *x, double center, int n) {
+    double lane[4] = { 0 };
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (int j = 0; j < 4; j++) lane[j] += (x[i + j] - center) * (x[i + j] - center);
+    for (; i < n; i++) lane[0] += (x[i] - center) * (x[i] - center);
+    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
+}
+
+static void scale_and_shift(float *out, const float *x, double center, double scale, const Norm *w) {
+    for (int i = 0; i < w->dim; i++) out[i] = (float)((x[i] - center) * scale) * w->weight[i];
+    if (w->bias)
+        for (int i = 0; i < w->dim; i++) out[i] += w->bias[i];
+}
+
+void rmsnorm(float *out, const float *x, const Norm *w) {
+    double mean_square = sum_squares(x, 0, w->dim) / w->dim;
+    scale_and_shift(out, x, 0, 1 / sqrt(mean_square + w->eps), w);
+}
+
+void layernorm(float *out, const float *x, const Norm *w) {
+    double mean = sum(x, w->dim) / w->dim;
+    double variance = sum_squares(x, mean, w->dim) / w->dim;
+    scale_and_shift(out, x, mean, 1 / sqrt(variance + w->eps), w);
+}
+
+typedef struct { float *out; const float *x; const Norm *w; } Job;
+
+static void rows(void *job, int begin, int end) {
+    const Job *j = job;
+    for (int t = begin; t < end; t++) NORM(j->out + (size_t)t * j->w->dim, j->x + (size_t)t * j->w->dim, j->w);
+}
+
+void norm(State *s, float *out, const float *x, const Norm *w) {
+    parallel_for(s->T, 1 + 16384 / w->dim, rows, &(Job){ out, x, w });
+    report(s, w->op, w->layer, out, s->T, w->dim);
+}
+
+#define QUOTE_(name) #name
+#define QUOTE(name) QUOTE_(name)
+const char *norm_name(void) { return QUOTE(NORM); }

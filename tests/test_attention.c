@@ -1,0 +1,232 @@
+// test_attention.c - rotations against their formula, and attention small enough to work out by hand.
+#include "test.h"
+
+// ---------------------------------------------------------------------------- RoPE
+
+static void test_frequencies(void) {
+    float f[64];
+    rope_frequencies(f, 4, 10000);                      // 10000^(-0/4), 10000^(-2/4)
+    CHECK(f[0] == 1 && near(f[1], 0.01, 1e-9), "over 4: wanted 1 0.01, got %.9g %.9g", f[0], f[1]);
+    rope_frequencies(f, 128, 500000);
+    for (int i = 0; i < 64; i++) {
+        long double want = expl(-logl(500000) * i / 64);
+        CHECK(near(f[i], (double)want, 1e-7 * (double)want),
+              "theta 500000, pair %d of 64: wanted %.9Lg, got %.9g", i, want, f[i]);
+    }
+}
+
+static void test_angles(void) {
+    const float f[3] = { 1, 0.5f, 1e-4f };
+    float rope[4 * 6];
+    rope_angles(rope, f, 6, 1, 0);
+    for (int i = 0; i < 3; i++)
+        CHECK(rope[2 * i] == 1 && rope[2 * i + 1] == 0, "position 0 turns pair %d", i);
+
+    static const int positions[] = { 5, 100000 };
+    for (int k = 0; k < 2; k++) {
+        rope_angles(rope, f, 6, 4, positions[k]);
+        for (int t = 0; t < 4; t++)
+            for (int i = 0; i < 3; i++) {
+                long double angle = (long double)f[i] * (positions[k] + t);
+                const float *got = rope + t * 6 + 2 * i;
+                CHECK(near(got[0], (double)cosl(angle), 1e-7) && near(got[1], (double)sinl(angle), 1e-7),
+                      "position %d, pair %d: wanted %.8Lf %.8Lf, got %.8f %.8f", positions[k] + t, i,
+                      cosl(angle), sinl(angle), got[0], got[1]);
+            }
+    }
+}
+
+// The first pair turns by 90 degrees, (a, b) -> (-b, a), the second by 180, (a, b) -> (-a, -b).
+static void test_rotate_by_hand(void) {
+    const float rope[] = { 0, 1, -1, 0 };
+    const struct { const char *name; Rotation rotation; int head_dim; float want[12]; } cases[] = {
+        { "pairs", PAIRS, 4, { -2, 1, -3, -4,           -6, 5, -7, -8 } },
+        { "halves", HALVES, 4, { -3, -2, 1, -4,         -7, -6, 5, -8 } },      // (1, 3) and (2, 4) are pairs
+        { "4 of 6, pairs", PAIRS, 6, { -2, 1, -3, -4, 5, 6,         -8, 7, -9, -10, 11, 12 } },
+        { "4 of 6, halves", HALVES, 6, { -3, -2, 1, -4, 5, 6,       -9, -8, 7, -10, 11, 12 } },
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
+        for (int T = 1; T <= 2; T++) {                  // two heads of one token, then a head of each of two
+            float x[12], ropes[8];
+            for (int i = 0; i < 12; i++) x[i] = (float)i + 1;
+            memcpy(ropes, rope, sizeof rope), memcpy(ropes + 4, rope, sizeof rope);
+            rotate(x, ropes, T, 2 / T, cases[k].head_dim, 4, cases[k].rotation);
+            for (int i = 0; i < 2 * cases[k].head_dim; i++)
+                CHECK(x[i] == cases[k].want[i], "%s, %d tokens, [%d]: wanted %g, got %g", cases[k].name, T, i,
+                      cases[k].want[i], x[i]);
+        }
+}
+
+static double dot(const float *a, const float *b, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)a[i] * b[i];
+    return sum;
+}
+
+// Turned by their positions m and n, a query and a key agree as their distance says, wherever they stand.
+static void test_relative(void) {
+    enum { DIM = 32 };
+    float f[DIM / 2], rope[DIM], *q = random_floats(DIM), *k = random_floats(DIM);
+    rope_frequencies(f, DIM, 10000);
+    for (int halves = 0; halves < 2; halves++) {
+        static const int places[][2] = { { 7, 0 }, { 8, 1 }, { 107, 100 }, { 1007, 1000 }, { 8, 0 } };
+        double first = 0;
+        for (int i = 0; i < 5; i++) {
+            float a[DIM], b[DIM];
+            memcpy(a, q, sizeof a), memcpy(b, k, sizeof b);
+            rope_angles(rope, f, DIM, 1, places[i][0]);
+            rotate(a, rope, 1, 1, DIM, DIM, halves ? HALVES : PAIRS);
+            CHECK(near(dot(a, a, DIM), dot(q, q, DIM), 1e-5), "a rotation changes the length %g to %g",
+                  dot(q, q, DIM), dot(a, a, DIM));
+            CHECK(memcmp(a, q, sizeof a), "nothing was turned at position %d", places[i][0]);
+            rope_angles(rope, f, DIM, 1, places[i][1]);
+            rotate(b, rope, 1, 1, DIM, DIM, halves ? HALVES : PAIRS);
+            if (i == 0) first = dot(a, b, DIM);
+            CHECK(near(dot(a, b, DIM), first, 1e-5) == (i < 4), "%d to %d: %.7g, 7 to 0: %.7g", places[i][0],
+                  places[i][1], dot(a, b, DIM), first);
+        }
+    }
+    free(q), free(k);
+}
+
+// ---------------------------------------------------------------------------- attention
+
+// A model that is one attention layer. Frequencies of 0 turn nothing.
+static Model one_layer(Layer *layer, float *frequencies, int dim, int head_dim, int n_heads, int n_kv_heads,
+                       const float *wq, const float *wk, const float *wv, const float *wo) {
+    int q_dim = n_heads * head_dim, kv_dim = n_kv_heads * head_dim;
+    *layer = (Layer){
+        .wq = { Q, 0, F32, q_dim, dim, wq, NULL },  .wk = { K, 0, F32, kv_dim, dim, wk, NULL },
+        .wv = { V, 0, F32, kv_dim, dim, wv, NULL }, .wo = { ATTN_OUT, 0, F32, dim, q_dim, wo, NULL },
+    };
+    Config c = { .dim = dim, .hidden_dim = 1, .n_layers = 1, .n_heads = n_heads, .n_kv_heads = n_kv_heads,
+                 .head_dim = head_dim, .rope_dim = head_dim, .vocab_size = 1, .seq_len = 64 };
+    return (Model){ .config = c, .weights = { .layers = layer }, .frequencies = frequencies };
+}
+
+static State state_for(const Model *m, Type kv_type) {
+    State s;
+    const char *error = state_create(&s, &m->config, 64, 64, 1, kv_type);
+    CHECK(!error, "%s", error);
+    return s;
+}
+
+static void attend_to(const Model *m, State *s, const float *x, int T, int pos) {
+    s->T = T, s->pos = pos;
+    memcpy(s->xb, x, (size_t)T * m->config.dim * sizeof *x);
+    rope_angles(s->rope, m->frequencies, m->config.rope_dim, T, pos);
+    attention(m, s, 0);
+}
+
+// A token that sees only itself gets W_O v, whatever its query and key are:
+//   W_V x = [1 2; 3 4] [5 6] = [17 39],  W_O v = [0 1; 1 1] [17 39] = [39 56]
+static void test_single_position(void) {
+    Layer layer;
+    float frequencies[1] = { 1 };
+    Model m = one_layer(&layer, frequencies, 2, 2, 1, 1, (const float[]){ 9, 8, 7, 6 },
+                        (const float[]){ 5, 4, 3, 2 }, (const float[]){ 1, 2, 3, 4 },
+                        (const float[]){ 0, 1, 1, 1 });
+    for (int type = F32; type <= F16; type++) {
+        State s = state_for(&m, (Type)type);
+        attend_to(&m, &s, (const float[]){ 5, 6 }, 1, 0);
+        CHECK(s.xb[0] == 39 && s.xb[1] == 56, "wanted 39 56, got %.9g %.9g", s.xb[0], s.xb[1]);
+        state_free(&s);
+    }
+}
+
+// Two tokens, x0 = [1 0] and x1 = [1 1]:
+//   keys [0 0], [1 0];  values [4 0], [4 8];  both queries [sqrt(2) ln 3, 0]
+// The second token scores 0 and sqrt(2) ln 3 / sqrt(2) = ln 3, whose softmax is 1/4 and 3/4:
+//   mix = [4 6],  W_O mix = [1 1; 0 1] [4 6] = [10 6].   The first sees only itself: W_O [4 0] = [4 0].
+static void test_two_positions(void) {
+    Layer layer;
+    float frequencies[1] = { 0 };
+    const float x[] = { 1, 0, 1, 1 }, want[] = { 4, 0, 10, 6 };
+    Model m = one_layer(&layer, frequencies, 2, 2, 1, 1, (const float[]){ sqrtf(2) * logf(3), 0, 0, 0 },
+                        (const float[]){ 0, 1, 0, 0 }, (const float[]){ 4, 0, 0, 8 },
+                        (const float[]){ 1, 1, 0, 1 });
+    for (int together = 0; together < 2; together++) {
+        State s = state_for(&m, F32);
+        float got[4];
+        attend_to(&m, &s, x, 1 + together, 0);
+        memcpy(got, s.xb, sizeof got);
+        if (!together) {
+            attend_to(&m, &s, x + 2, 1, 1);
+            memcpy(got + 2, s.xb, 2 * sizeof *got);
+        }
+        for (int i = 0; i < 4; i++)
+            CHECK(near(got[i], want[i], 2e-6), "%s [%d]: wanted %g, got %.9g",
+                  together ? "together" : "one by one", i, want[i], got[i]);
+        CHECK(near(s.scores[0], 0.25, 1e-7) && near(s.scores[1], 0.75, 1e-7),
+              "weights: wanted 0.25 0.75, got %.9g %.9g", s.scores[0], s.scores[1]);
+        state_free(&s);
+    }
+}
+
+// Scores of 100,000 must not overflow: all the weight goes to the largest one, here each token's own.
+static void test_large_scores(void) {
+    Layer layer;
+    float frequencies[1] = { 0 };
+    const float identity[] = { 1, 0, 0, 1 };
+    Model m = one_layer(&layer, frequencies, 2, 2, 1, 1, (const float[]){ 1e4f, 0, 0, 1e4f }, identity,
+                        identity, identity);
+    State s = state_for(&m, F32);
+    attend_to(&m, &s, (const float[]){ 3, 4, -3, -4, 6, 8 }, 3, 0);
+    const float want[] = { 3, 4, -3, -4, 6, 8 };
+    for (int i = 0; i < 6; i++)
+        CHECK(s.xb[i] == want[i], "large scores [%d]: wanted %g, got %g", i, want[i], s.xb[i]);
+    state_free(&s);
+}
+
+// Four query heads over two key/value heads: 0 and 1 share the first, 2 and 3 the second.
+static void test_grouped_queries(void) {
+    enum { DIM = 8, KV = 4 };
+    Layer layer;
+    float frequencies[1] = { 1 }, wv[KV * DIM] = { 0 }, wo[DIM * DIM] = { 0 };
+    float *wq = random_floats(DIM * DIM), *wk = random_floats(KV * DIM);
+    for (int i = 0; i < KV; i++) wv[i * DIM] = (float)i + 1;            // v = 1 2 3 4
+    for (int i = 0; i < DIM; i++) wo[i * DIM + i] = 1;
+    const float x[DIM] = { 1 }, want[DIM] = { 1, 2, 1, 2, 3, 4, 3, 4 };
+    Model m = one_layer(&layer, frequencies, DIM, 2, 4, 2, wq, wk, wv, wo);
+    State s = state_for(&m, F32);
+    attend_to(&m, &s, x, 1, 0);
+    for (int i = 0; i < DIM; i++) CHECK(s.xb[i] == want[i], "[%d]: wanted %g, got %g", i, want[i], s.xb[i]);
+    state_free(&s), free(wq), free(wk);
+}
+
+// Keys and values rounded to 11 bits move the output a little, and do move it.
+static void test_cache_types(void) {
+    enum { DIM = 32, HEAD = 8, KV = 16, T = 64 };
+    Layer layer;
+    float frequencies[HEAD / 2], *x = random_floats(T * DIM);
+    float *wq = random_floats(DIM * DIM), *wk = random_floats(KV * DIM), *wv = random_floats(KV * DIM);
+    float *wo = random_floats(DIM * DIM);
+    rope_frequencies(frequencies, HEAD, 10000);
+    Model m = one_layer(&layer, frequencies, DIM, HEAD, 4, 2, wq, wk, wv, wo);
+    State wide = state_for(&m, F32), narrow = state_for(&m, F16);
+    attend_to(&m, &wide, x, T, 0);
+    attend_to(&m, &narrow, x, T, 0);
+    double worst = 0, largest = 0;
+    for (int i = 0; i < T * DIM; i++) {
+        worst = worse(worst, fabs(wide.xb[i] - narrow.xb[i]));
+        largest = worse(largest, fabs(wide.xb[i]));
+    }
+    CHECK(worst > 1e-6 * largest && worst < 0x1p-8 * largest, "an F16 cache moves outputs of up to %g by %g",
+          largest, worst);
+    state_free(&wide), state_free(&narrow);
+    free(wq), free(wk), free(wv), free(wo), free(x);
+}
+
+int main(void) {
+    choose_kernels(NULL);
+    test_frequencies();
+    test_angles();
+    test_rotate_by_hand();
+    test_relative();
+    test_single_position();
+    test_two_positions();
+    test_large_scores();
+    test_grouped_queries();
+    test_cache_types();
+    return finish("test_attention");
+}
