@@ -1,0 +1,304 @@
+// test_tokenizer.c - UTF-8 against the Unicode standard, merging by hand and against the plain way to do it.
+#include "test.h"
+#include <time.h>
+
+// ---------------------------------------------------------------------------- UTF-8
+
+// What comes out when these bytes go in one at a time, as a string.
+static const char *pushed(const char *bytes, int n, bool replace) {
+    static char all[256];
+    int length = 0, most = 0;
+    Utf8 u = { { 0 }, 0 };
+    for (int i = 0; i < n; i++) {
+        char out[8];
+        int ready = utf8_push(out, &u, (uint8_t)bytes[i], replace);
+        memcpy(all + length, out, (size_t)ready);
+        length += ready;
+        if (ready > most) most = ready;
+    }
+    CHECK(most <= 6, "%d bytes came out at once", most);
+    length += utf8_flush(all + length, &u, replace);
+    CHECK(u.count == 0, "%d bytes are held after the flush", u.count);
+    all[length] = 0;
+    return all;
+}
+
+static int spell(char out[5], uint32_t point) {         // RFC 3629, section 3
+    int n = point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
+    static const uint8_t first[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+    for (int i = n - 1; i > 0; i--, point >>= 6) out[i] = (char)(0x80 | (point & 0x3f));
+    out[0] = (char)(first[n] | point);
+    return n;
+}
+
+// Every character comes out whole, with its last byte and not before.
+static void test_all_characters(void) {
+    for (int replace = 0; replace < 2; replace++)
+        for (uint32_t point = 0; point <= 0x10ffff; point++) {
+            if (point >= 0xd800 && point < 0xe000) continue;
+            char bytes[5], out[8];
+            int n = spell(bytes, point), early = 0, late = 0;
+            Utf8 u = { { 0 }, 0 };
+            for (int i = 0; i < n; i++) early += late, late = utf8_push(out, &u, (uint8_t)bytes[i], replace);
+            CHECK(early == 0 && late == n && !memcmp(out, bytes, (size_t)n) && u.count == 0,
+                  "U+%04X: %d bytes too early, then %d of %d", point, early, late, n);
+        }
+}
+
+#define R "\xef\xbf\xbd"                                // U+FFFD
+
+// The Unicode standard, section 3.9, tables 3-8 to 3-11: one U+FFFD for each maximal part of a character.
+static void test_ill_formed(void) {
+    static const struct { const char *name, *bytes, *want; } cases[] = {
+        { "overlong",    "\xc0\xaf\xe0\x80\xbf\xf0\x81\x82\x41",             R R R R R R R R "A" },
+        { "surrogates",  "\xed\xa0\x80\xed\xbf\xbf\xed\xaf\x41",             R R R R R R R R "A" },
+        { "too high",    "\xf4\x91\x92\x93\xff\x41\x80\xbf\x42",             R R R R R "A" R R "B" },
+        { "cut short",   "\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41",             R R R R "A" },
+        { "mixed",       "a\xf1\x80\x80\xe1\x80\xc2" "b\x80" "c\x80\xbf" "d",   "a" R R R "b" R "c" R R "d" },
+        { "never used",  "\xc0\x81\xc1\xbf\xf5\x81\x81\x81\xf8\xff",         R R R R R R R R R R },
+        { "at the end",  "ab\xf0\x9f\x98",                                   "ab" R },
+        { "stray",       "\x80",                                             R },
+        { "whole",       "\xc3\xab \xf0\x9f\x98\x80",                       "\xc3\xab \xf0\x9f\x98\x80" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int n = (int)strlen(cases[i].bytes);
+        CHECK(!strcmp(pushed(cases[i].bytes, n, true), cases[i].want), "%s, replaced: wanted '%s', got '%s'",
+              cases[i].name, cases[i].want, pushed(cases[i].bytes, n, true));
+        CHECK(!strcmp(pushed(cases[i].bytes, n, false), cases[i].bytes), "%s: not the bytes that went in",
+              cases[i].name);
+    }
+    for (int round = 0; round < 20000; round++) {       // random bytes from the edges of the ranges
+        static const uint8_t likely[] = { 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0,
+                                          0xc2, 0xdf, 0xe0, 0xed, 0xef, 0xf0, 0xf4, 0xf5 };
+        char bytes[17] = "";
+        for (int i = 0; i < 16; i++) bytes[i] = (char)likely[random_below(sizeof likely)];
+        CHECK(!strcmp(pushed(bytes, 16, false), bytes), "round %d: not the bytes that went in", round);
+    }
+}
+
+// ---------------------------------------------------------------------------- merging
+
+// The definition, read aloud: as long as two neighbours spell a piece, join those whose piece has the highest
+// score, of equals the leftmost; what is no piece then becomes its bytes.
+static int find_piece(const Vocabulary *v, const char *text, int length) {
+    for (int id = 0; id < v->size; id++)
+        if (v->pieces[id].kind == NORMAL && v->pieces[id].length == length &&
+            !memcmp(v->pieces[id].text, text, (size_t)length))
+            return id;
+    return -1;
+}
+
+static int tokenize_plainly(int *ids, const Vocabulary *v, const char *given, int length) {
+    char text[256] = " ";
+    int start[257], n = 0, n_ids = 0;                   // symbol i: text[start[i]] .. text[start[i + 1] - 1]
+    memcpy(text + 1, given, (size_t)length++);
+    for (int i = 0; i < length; i++)                    // these texts have no ill-formed UTF-8
+        if (((uint8_t)text[i] & 0xc0) != 0x80) start[n++] = i;
+    start[n] = length;
+    for (int best = 0; best >= 0;) {
+        best = -1;
+        float score = -INFINITY;
+        for (int i = 0; i + 1 < n; i++) {
+            int id = find_piece(v, text + start[i], start[i + 2] - start[i]);
+            if (id >= 0 && v->pieces[id].score > score) best = i, score = v->pieces[id].score;
+        }
+        if (best >= 0) memmove(start + best + 1, start + best + 2, (size_t)(n-- - best - 1) * sizeof *start);
+    }
+    for (int i = 0; i < n; i++) {
+        int id = find_piece(v, text + start[i], start[i + 1] - start[i]);
+        if (id >= 0) ids[n_ids++] = id;
+        else for (int j = start[i]; j < start[i + 1]; j++) ids[n_ids++] = 3 + (uint8_t)text[j];
+    }
+    return n_ids;
+}
+
+static void check_ids(const Vocabulary *v, const char *text, size_t length, const int *want, int n_want) {
+    int n = -1, *ids = malloc((length + 1) * sizeof *ids);
+    const char *error = tokenize(ids, &n, v, text, length);
+    CHECK(!error && n == n_want, "'%s': wanted %d tokens, got %d %s", text, n_want, n, error ? error : "");
+    for (int i = 0; i < n && n == n_want; i++)
+        CHECK(ids[i] == want[i], "'%s', token %d: wanted %d, got %d", text, i, want[i], ids[i]);
+    free(ids);
+}
+
+#define IDS(...) (const int[]){ __VA_ARGS__ }, (int)(sizeof(int[]){ __VA_ARGS__ } / sizeof(int))
+
+static void test_by_hand(void) {
+    // ids                                3    4    5    6     7     8      9     10    11   12  13
+    static const char *const texts[] = { "a", "b", "c", "ab", "bc", "abc", " a", "aa", " ", "", "ab" };
+    static const float scores[] = {       -9,  -9,  -9,  -2,   -1,   -3,    -4,   -5,  -9,   9,    7 };
+    Vocabulary v;
+    small_vocabulary(&v, texts, scores, 11, false);
+    CHECK(v.longest == 3, "the longest piece has 3 bytes, not %d", v.longest);
+    CHECK(v.unknown == 0, "the unknown piece is 0, not %d", v.unknown);
+
+    check_ids(&v, "", 0, NULL, 0);
+    check_ids(&v, "c", 1, IDS(11, 5));                  // ' ' goes before the text
+    check_ids(&v, "bc", 2, IDS(11, 7));
+    check_ids(&v, "cabc", 4, IDS(11, 5, 8));            // bc (-1) before ab (-2), then a + bc = abc (-3)
+    check_ids(&v, "cab", 3, IDS(11, 5, 6));             // the first "ab" counts, not the later, better one
+    check_ids(&v, "a", 1, IDS(9));
+    check_ids(&v, "aaa", 3, IDS(9, 10));                // ' a' (-4) before aa (-5)
+    check_ids(&v, "caaa", 4, IDS(11, 5, 10, 3));        // two equals: the leftmost
+    check_ids(&v, "caaaaa", 6, IDS(11, 5, 10, 10, 3));
+    check_ids(&v, "ab", 2, IDS(11, 6));                 // ab takes the a from ' a'
+    check_ids(&v, "cd", 2, IDS(11, 5, 0));              // d: no piece, no byte piece
+    check_ids(&v, "c<s>", 4, IDS(11, 5, 0, 0, 0));      // control tokens spell nothing
+    check_ids(&v, "c\0c", 3, IDS(11, 5, 0, 5));
+    v.add_space = false;
+    check_ids(&v, "cab", 3, IDS(5, 6));
+    vocabulary_free(&v);
+    CHECK(!v.pieces && !v.slots && v.size == 0, "a freed vocabulary still holds something");
+}
+
+static void test_bytes(void) {
+    static const char *const texts[] = { "a", "\xc3\xa9", " " };
+    Vocabulary v;
+    small_vocabulary(&v, texts, NULL, 3, true);          // byte b is id 3 + b; then 259, 260, 261
+    check_ids(&v, "a\xc3\xa9", 3, IDS(261, 259, 260));
+    check_ids(&v, "\xc3\xab" "a", 3, IDS(261, 3 + 0xc3, 3 + 0xab, 259));
+    check_ids(&v, "\xe2\x82\xac", 3, IDS(261, 3 + 0xe2, 3 + 0x82, 3 + 0xac));
+    check_ids(&v, "\xff\xc3", 2, IDS(261, 3 + 0xff, 3 + 0xc3));     // no UTF-8 at all
+    check_ids(&v, "\xc3" "a", 2, IDS(261, 3 + 0xc3, 259));
+    check_ids(&v, "<0x41>", 6, IDS(261, 3 + '<', 3 + '0', 3 + 'x', 3 + '4', 3 + '1', 3 + '>'));
+    for (int byte = 0; byte < 256; byte++) {
+        Piece p = token_text(&v, 3 + byte, 259);
+        CHECK(v.byte_ids[byte] == 3 + byte && p.length == 1 && (uint8_t)p.text[0] == byte,
+              "byte %02x is not spelled", byte);
+    }
+    vocabulary_free(&v);
+}
+
+static void test_token_text(void) {
+    static const char *const texts[] = { " a", "a", " ", "  a" };
+    Vocabulary v;
+    small_vocabulary(&v, texts, NULL, 4, true);          // 259 to 262
+    static const struct { int id, previous; const char *want; } cases[] = {
+        { 259, 260, " a" }, { 259, 1, "a" },   { 260, 1, "a" },    { 261, 1, "" },
+        { 261, 260, " " },  { 262, 1, " a" },  { 3 + ' ', 1, "" }, { 3 + ' ', 260, " " },
+        { 1, 260, "" },     { 2, 1, "" },      { 3 + 'x', 1, "x" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Piece p = token_text(&v, cases[i].id, cases[i].previous);
+        CHECK(p.length == (int)strlen(cases[i].want) && !memcmp(p.text, cases[i].want, (size_t)p.length),
+              "token %d after %d: wanted '%s', got '%.*s'", cases[i].id, cases[i].previous, cases[i].want,
+              p.length, p.text);
+    }
+    v.add_space = false;                                // where no space was put, none goes
+    CHECK(token_text(&v, 259, 1).length == 2, "a space is missing that was not put there");
+    CHECK(ends_text(&v, 1) && ends_text(&v, 2) && !ends_text(&v, 0) && !ends_text(&v, 259),
+          "a text ends at the wrong token");
+    v.bos = v.eos = -1;
+    CHECK(!ends_text(&v, 1) && !ends_text(&v, 2), "a text ends without an end token");
+    vocabulary_free(&v);
+}
+
+// ---------------------------------------------------------------------------- random texts
+
+// Pieces of up to 5 letters from a small alphabet, some twice, many of equal score.
+static void random_vocabulary(Vocabulary *v, char (*texts)[16], const char **list, float *scores, int n) {
+    static const char *const letters[] = { "a", "b", " ", "\xc3\xa9" };
+    for (int i = 0; i < n; i++) {
+        texts[i][0] = 0;
+        for (int k = 1 + random_below(5); k > 0; k--) strcat(texts[i], letters[random_below(4)]);
+        list[i] = texts[i], scores[i] = (float)-random_below(12);
+    }
+    small_vocabulary(v, list, scores, n, true);
+}
+
+static void test_against_plain_merging(void) {
+    for (int round = 0; round < 300; round++) {
+        char texts[60][16], text[256] = "";
+        const char *list[60];
+        float scores[60];
+        int want[257], n = 10 + random_below(50);
+        Vocabulary v;
+        random_vocabulary(&v, texts, list, scores, n);
+        do strcat(text, random_below(9) ? list[random_below(n)] : "z");     // no piece has a z
+        while (strlen(text) < 200 && random_below(40));
+        check_ids(&v, text, strlen(text), want, tokenize_plainly(want, &v, text, (int)strlen(text)));
+        vocabulary_free(&v);
+    }
+}
+
+// Text to tokens and back: any bytes at all.
+static void test_round_trip(void) {
+    char texts[60][16];
+    const char *list[60];
+    float scores[60];
+    Vocabulary v;
+    random_vocabulary(&v, texts, list, scores, 60);
+    for (int round = 0; round < 3000; round++) {
+        char text[64], back[80];
+        int ids[65], n, length = random_below(64), used = 0, previous = v.bos;
+        for (int i = 0; i < length; i++)
+            text[i] = random_below(4) ? " ab\xc3\xa9\xe2\x80"[random_below(7)] : (char)random_below(256);
+        const char *error = tokenize(ids, &n, &v, text, (size_t)length);
+        CHECK(!error && n <= length + 1, "%d tokens of %d bytes", n, length);
+        for (int i = 0; i < n; previous = ids[i++]) {
+            Piece p = token_text(&v, ids[i], previous);
+            memcpy(back + used, p.text, (size_t)p.length);
+            used += p.length;
+        }
+        CHECK(used == length && !memcmp(back, text, (size_t)length), "round %d: '%.*s' came back as '%.*s'",
+              round, length, text, used, back);
+    }
+    vocabulary_free(&v);
+}
+
+// ---------------------------------------------------------------------------- long texts
+
+enum { N = SANITIZED ? 1 << 17 : 1 << 20 };
+
+// A megabyte must not take minutes, whatever it says. `repeat` is written over and over.
+static void check_time(const Vocabulary *v, const char *name, const char *repeat, int want) {
+    static char text[N];
+    static int ids[N + 1];
+    int n = 0;
+    for (size_t i = 0, length = strlen(repeat); i < N; i++) text[i] = repeat[i % length];
+    clock_t start = clock();
+    const char *error = tokenize(ids, &n, v, text, N);
+    double took = (double)(clock() - start) / CLOCKS_PER_SEC;
+    CHECK(!error && n == want, "%s: wanted %d tokens, got %d", name, want, n);
+    CHECK(took < 2, "%s: %d bytes took %.1f s", name, N, took);
+}
+
+static void test_long_texts(void) {
+    enum { LONGEST = 64 };
+    static char letters[LONGEST][LONGEST + 1];
+    const char *doubling[7], *growing[LONGEST];
+    float scores[LONGEST];
+    for (int i = 0; i < LONGEST; i++) {
+        memset(letters[i], 'a', (size_t)i + 1);
+        growing[i] = letters[i];
+        scores[i] = (float)i;
+    }
+    for (int i = 0; i < 7; i++) doubling[i] = letters[(1 << i) - 1];        // a, aa, aaaa ... 64 of them
+    Vocabulary doubles;
+    small_vocabulary(&doubles, doubling, NULL, 7, true);         // the shorter are merged first
+    check_time(&doubles, "a's, doubling", "a", 1 + N / 64);         // and the ' ' in front
+    check_time(&doubles, "bytes, doubling", "\xe2\x82\xac", 1 + N);
+    vocabulary_free(&doubles);
+
+    small_vocabulary(&doubles, doubling, scores, 7, true);                  // the longer first
+    check_time(&doubles, "a's, the longer first", "a", 1 + N / 64);
+    vocabulary_free(&doubles);
+
+    Vocabulary grows;
+    small_vocabulary(&grows, growing, scores, LONGEST, true);    // the leftmost grows letter by letter
+    check_time(&grows, "a's, growing", "a", 1 + N / 64);
+    check_time(&grows, "a's in words", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa b", 1 + N / 32 * 3);
+    vocabulary_free(&grows);
+}
+
+int main(void) {
+    test_all_characters();
+    test_ill_formed();
+    test_by_hand();
+    test_bytes();
+    test_token_text();
+    test_against_plain_merging();
+    test_round_trip();
+    test_long_texts();
+    return finish("test_tokenizer");
+}
