@@ -1,0 +1,81 @@
+# make                       build ./run
+# make NORM=layernorm        build ./run-layernorm, which normalizes with LayerNorm instead of RMSNorm
+# make demo                  tell a story
+# make test                  build and run every test of the project
+# make conformance DATA=dir  compare with other engines on real checkpoints
+# options, in any combination: OPENMP=1   SANITIZE=address,undefined   CC=clang   CFLAGS=...
+CC     ?= cc
+NORM   ?= rmsnorm
+CFLAGS ?= -O3 -Wall -Wextra -Wpedantic
+PYTHON ?= python3
+
+FLAGS  := -std=c11 -D_GNU_SOURCE $(if $(OPENMP),-fopenmp) \
+          $(if $(SANITIZE),-g -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=$(SANITIZE)) $(CFLAGS)
+NAME   := run$(if $(filter-out rmsnorm,$(NORM)),-$(NORM))
+
+# One folder per compiler and flags, so that no object is ever stale.
+STAMP  := $(shell { $(CC) --version; echo '$(FLAGS)'; } | cksum | cut -d ' ' -f 1)
+BUILD  := build/$(notdir $(firstword $(CC)))$(if $(OPENMP),-openmp)$(if $(SANITIZE),-sanitize)-$(STAMP)
+
+SOURCE := $(wildcard *.c kernels/*.c)
+ENGINE := $(patsubst %.c,$(BUILD)/%.o,$(filter-out run.c rmsnorm.c,$(SOURCE))) $(BUILD)/$(NORM).norm.o
+TESTS  := $(patsubst tests/%.c,$(BUILD)/$(NORM)/%,$(wildcard tests/test_*.c))
+
+$(NAME): $(BUILD)/$(NAME) FORCE
+	@cmp -s $< $@ || cp $< $@
+
+$(BUILD)/$(NAME): $(BUILD)/run.o $(ENGINE)
+	$(CC) $(FLAGS) $^ -o $@ -lm -lpthread
+
+$(BUILD)/%.norm.o: rmsnorm.c
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) -DNORM=$* -MMD -c $< -o $@
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) -MMD -c $< -o $@
+
+$(BUILD)/$(NORM)/%: tests/%.c tests/test.h $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
+
+# ---------------------------------------------------------------------------- demo and tests
+
+MODEL ?= $(firstword $(wildcard models/stories-$(NORM).gguf))
+demo: $(NAME)
+	@if [ -n "$(MODEL)" ]; then ./$(NAME) $(MODEL) -i "Once upon a time"; else \
+	    echo "Which model? make demo MODEL=path/to/stories15M.bin  (llama2.c's format, tokenizer.bin beside it)"; fi
+
+# Every test there is. The C tests run with both norms; the Python tests look at the two programs from outside.
+test:
+	@$(MAKE) --no-print-directory NORM=rmsnorm test-c
+	@$(MAKE) --no-print-directory NORM=layernorm test-c
+	@sh tests/layers.sh
+	@sh tests/test_layers.sh
+	@$(MAKE) --no-print-directory PYTEST=tests pytest
+
+test-c: $(NAME) $(TESTS)
+	@for test in $(TESTS); do $$test || { echo "FAILED: $$test"; exit 1; }; done
+
+pytest: .venv/ready
+	@$(MAKE) --no-print-directory NORM=rmsnorm run
+	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
+	@.venv/bin/python -m pytest -q -x $(PYTEST) --run $(BUILD)/run --run-layernorm $(BUILD)/run-layernorm
+
+# Other engines' outputs on real checkpoints; DATA is a folder of them (see CONTRIBUTING.md).
+conformance: $(BUILD)/$(NORM)/test_model
+	@$< $(DATA)/llama2c/stories260K.bin
+	@$(MAKE) --no-print-directory PYTEST="tests/conformance.py --data $(DATA)" pytest
+
+.venv/ready: tests/requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+clean:
+	rm -rf build run run-layernorm
+
+FORCE:
+.PHONY: FORCE demo test test-c pytest conformance clean
+.DELETE_ON_ERROR:
+-include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)
