@@ -1,0 +1,434 @@
+"""test_command_line.py - the program keeps the promises of its command line: what it prints where, when it
+stops, and how it ends - 0: done, 1: the file, the memory or the machine, 2: the command line.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import termios
+import time
+
+import numpy as np
+import pytest
+
+import make_models
+import reference
+from conftest import Outcome
+from make_models import BOS, EOS, VOCABULARY
+
+PROMPT = "Once there was"
+
+
+@pytest.fixture
+def model(models):
+    return models / "gqa-v0-untied.bin"                 # a context of 64
+
+
+@pytest.fixture
+def wide(models):
+    return models / "wide.bin"                          # a context of 1024, about a millisecond a token
+
+
+def rows(path):
+    """How many positions a --logits file holds: those that went through the model."""
+    return np.load(path).shape[0]
+
+
+# ---------------------------------------------------------------------------- misused
+
+BAD = {
+    "-m": ["", "talk"],
+    "-i": [],                                           # any text will do, and none as well
+    "-f": [""],
+    "-n": ["", "five", "5x", "1.5", "-2", "2147483648", "99999999999999999999", "1e99", "inf", "nan"],
+    "-t": ["", "hot", "-0.1", "101", "1e99", "inf", "nan"],
+    "-p": ["", "most", "-0.1", "1.1", "inf", "nan"],
+    "-k": ["", "few", "-1", "1.5", "2147483648", "nan"],
+    "--min-p": ["", "least", "-0.1", "1.1", "nan"],
+    "--repeat-penalty": ["", "much", "0", "-1", "101", "inf", "nan"],
+    "-s": ["", "lucky", "-1", "1.5", "0x10", "18446744073709551616", "nan"],
+    "-c": ["", "long", "0", "-1", "1.5", "2147483648", "nan"],
+    "-j": ["", "all", "0", "-1", "1.5", "257", "nan"],
+    "-z": [""],
+    "--kv": ["", "f64", "F16"],
+    "--kernels": ["", "fastest"],
+    "--logits": [""],
+}
+
+
+@pytest.mark.parametrize("option, value", [(option, value) for option in BAD for value in BAD[option]])
+def test_bad_value(option, value, model, run):
+    run(model, option, value).check_refused(2, option, value)
+
+
+@pytest.mark.parametrize("option", BAD)
+def test_missing_value(option, model, run):
+    run(model, option).check_refused(2, option)
+
+
+@pytest.mark.parametrize("option", ["--nope", "-x", "-n5", "--kv=f16", "--", "-"])
+def test_unknown_option(option, model, run):
+    run(model, option).check_refused(2, option)
+
+
+def test_checkpoints_are_one(model, wide, run):
+    run(model, wide).check_refused(2, model, wide)
+    run().check_refused(2, "--help")
+    run("").check_refused(2)
+
+
+def test_one_prompt(model, run):
+    run(model, "-i", "a", "-f", "b").check_refused(2, "-i", "-f")
+
+
+def test_help_and_version(run, model):
+    for option in ("-h", "--help"):
+        outcome = run(option)
+        assert (outcome.status, outcome.stderr) == (0, "")
+        for name in [*BAD, "--swap-norm", "--trace", "-q", "-h", "--help", "--version"]:
+            assert name in outcome.stdout.decode().replace(",", " ").split()
+    outcome = run(model, "--version")
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert outcome.stdout.startswith(b"prenorm ") and outcome.stdout.endswith(b"\n")
+
+
+# ---------------------------------------------------------------------------- standard output is the text
+
+TEXTS = {
+    "unicode": "Zoë's café — 你好 🦙\n".encode(),
+    "not UTF-8": b"a \xff\xfe \xc3( \xed\xa0\x80 \xf0\x9f",
+    "NUL bytes": b"a\0b\0\0c\0",
+    "lines": b"\n\nZ\r\n\t\n",
+    "spaces": b"   a  ",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_prompt_is_printed_as_given(name, model, run, tmp_path):
+    text, file = TEXTS[name], tmp_path / "prompt.txt"
+    file.write_bytes(text)
+    options = model, "-n", 0, "-q"
+    assert run(*options, "-f", file) == (0, text + b"\n", "")
+    assert run(*options, "-f", "-", stdin=text) == (0, text + b"\n", "")
+    if b"\0" not in text:
+        assert run(*options, "-i", text) == (0, text + b"\n", "")
+
+
+@pytest.mark.parametrize("text", [PROMPT, ""])
+def test_text_is_what_the_logits_say(text, model, run, tmp_path):
+    """The text at temperature 0, byte for byte, from the best id of each row: stray bytes and all."""
+    outcome = run(model, "-i", text, "-n", 40, "-t", 0, "-q", "--logits", tmp_path / "logits.npy")
+    prompt = run(model, "-i", text, "-m", "tokenize").stdout.split()
+    best = np.argmax(np.load(tmp_path / "logits.npy"), axis=1)[len(prompt):]
+    assert len(best) == 40
+    written = b"".join(bytes([id - 3]) if 3 <= id < 259 else VOCABULARY[id].encode() for id in best)
+    assert outcome == (0, text.encode() + (written if text else written.removeprefix(b" ")) + b"\n", "")
+
+
+@pytest.fixture
+def write_first(model, models, run, tmp_path):
+    """write_first(token, prompt, n): what a model writes that begins with this token, at temperature 0."""
+
+    def write(token, prompt, n):
+        run(model, "-i", prompt, "-n", 0, "--logits", tmp_path / "logits.npy")
+        best = np.argmax(np.load(tmp_path / "logits.npy")[-1])
+        config, arrays = reference.read_llama2c(model)
+        rows = arrays["classifier"].copy()
+        rows[[token, best]] = rows[[best, token]]       # they change places
+        make_models.write_model(tmp_path / "model.bin", config, arrays | {"classifier": rows}, 0)
+        tokenizer = models / "tokenizer.bin"
+        return run(tmp_path / "model.bin", "-z", tokenizer, "-i", prompt, "-n", n, "-t", 0, "-q")
+
+    return write
+
+
+@pytest.mark.parametrize("end", [BOS, EOS])
+def test_ends_at_an_end_token(end, write_first):
+    assert write_first(end, PROMPT, 9) == (0, PROMPT.encode() + b"\n", "")
+
+
+def test_only_the_first_space_of_a_text_is_dropped(write_first):
+    the = VOCABULARY.index(" the")
+    assert write_first(the, "", 1) == (0, b"the\n", "")
+    assert write_first(the, PROMPT, 1) == (0, PROMPT.encode() + b" the\n", "")
+
+
+def test_a_terminal_gets_whole_characters_only(model, run):
+    """What is part of no character is U+FFFD there, and passes as it is anywhere else."""
+    ours, theirs = os.openpty()
+    outcome = run(model, "-n", 60, "-t", 0, stdout=theirs)
+    on_terminal = os.read(ours, 4096).replace(b"\r\n", b"\n")
+    os.close(ours), os.close(theirs)
+    assert outcome.status == 0
+    in_pipe = run(model, "-n", 60, "-t", 0).stdout
+    assert "\ufffd" in on_terminal.decode()
+    assert on_terminal.decode() == in_pipe.decode(errors="replace")
+
+
+def test_quiet(model, run):
+    loud, quiet = run(model, "-t", 0), run(model, "-t", 0, "-q", "-n", 20)
+    for name in ("load", "prefill", "decode", "seed", "hash"):
+        loud.statistic(name)
+    assert quiet.stderr == ""
+
+
+# ---------------------------------------------------------------------------- how much is written
+
+def test_n_counts_what_is_written_after_the_prompt(model, run, tmp_path):
+    out = tmp_path / "logits.npy"
+    prompt = 1 + len(run(model, "-m", "tokenize", "-i", PROMPT).stdout.split())
+    # The last token written does not go through the model again.
+    for n, fed in ((0, prompt), (1, prompt), (2, prompt + 1), (20, prompt + 19)):
+        outcome = run(model, "-i", PROMPT, "-t", 0, "-n", n, "--logits", out, "-q")
+        assert (outcome.status, outcome.stderr, rows(out)) == (0, "", fed), f"-n {n}"
+
+
+def test_stops_when_the_context_is_full(model, run, tmp_path):
+    out = tmp_path / "logits.npy"
+    for options, context in (([], 64), (["-c", 9], 9), (["-c", 1], 1)):
+        for n in (-1, 500):
+            outcome = run(model, "-t", 0, "-n", n, *options, "--logits", out, "-q")
+            assert (outcome.status, rows(out)) == (0, context)
+            assert outcome.stderr.count("\n") == 1 and f"context of {context} is full" in outcome.stderr
+    outcome = run(model, "-t", 0, "-n", 64, "-q")       # as many as it holds: nothing was cut off
+    assert (outcome.status, outcome.stderr) == (0, "")
+
+
+def test_a_context_longer_than_trained_warns(model, run, tmp_path):
+    out = tmp_path / "logits.npy"
+    outcome = run(model, "-t", 0, "-c", 100, "-n", -1, "--logits", out)
+    assert (outcome.status, rows(out)) == (0, 100)
+    assert "trained for 64" in outcome.stderr
+    assert "trained for" not in run(model, "-c", 64).stderr
+
+
+def test_a_prompt_longer_than_the_context_is_refused(model, run, tmp_path):
+    out = tmp_path / "logits.npy"
+    length = 1 + len(run(model, "-m", "tokenize", "-i", PROMPT).stdout.split())
+    run(model, "-i", PROMPT, "-c", length - 1).check_refused(2, length, length - 1)
+    run(model, "-i", "Z" * 64).check_refused(2, 66, 64)         # BOS, the space in front, 64 letters
+    outcome = run(model, "-i", PROMPT, "-c", length, "-n", 1, "-q", "--logits", out)
+    assert (outcome.status, outcome.stderr, rows(out)) == (0, "", length), "a prompt that just fits"
+
+
+def test_no_memory_for_a_context(model, run):
+    outcome = run(model, "-c", 2**31 - 1, "-n", 1)      # more than a terabyte; some systems promise even that
+    assert outcome.status in (0, 1)
+    assert outcome.status == 0 or "no memory" in outcome.stderr.splitlines()[-1]
+
+
+# ---------------------------------------------------------------------------- the same again
+
+def test_seed(model, run):
+    first, second = run(model), run(model)
+    assert first.statistic("seed") != second.statistic("seed"), "a seed is drawn for each run"
+    assert first.stdout != second.stdout
+    again = run(model, "-s", first.statistic("seed"))
+    assert (again.stdout, again.statistic("hash")) == (first.stdout, first.statistic("hash"))
+    assert run(model, "-s", 2**64 - 1).statistic("seed") == str(2**64 - 1)
+
+
+def test_one_candidate_is_the_likeliest(model, run):
+    greedy = run(model, "-t", 0).stdout
+    for options in (["-k", 1], ["-p", 0], ["--min-p", 1]):
+        assert run(model, "-t", 5, *options).stdout == greedy, options
+
+
+def test_threads_change_nothing(wide, run):
+    outcomes = [run(wide, "-s", 7, "-i", PROMPT * 25, "-n", 30, "-j", j) for j in (1, 2, 3, 7)]
+    assert [o.status for o in outcomes] == [0, 0, 0, 0]
+    assert len({(o.stdout, o.statistic("hash")) for o in outcomes}) == 1
+
+
+OPS = """embed attn_norm q k v q_rope k_rope weights mix attn_out resid_mid
+         ffn_norm gate up hidden ffn_out resid final_norm logits""".split()
+
+
+def test_trace(model, run):
+    options = model, "-s", 7, "-i", PROMPT, "-n", 10
+    plain, traced = run(*options), run(*options, "--trace")
+    assert traced.stdout == plain.stdout
+    assert traced.statistic("hash") == plain.statistic("hash")
+
+    lines = [line.split() for line in run(*options, "--trace", "-q").stderr.splitlines()]
+    per_pass = [op for op in OPS if op not in ("embed", "final_norm", "logits", "weights")]
+    prompt = 1 + len(run(model, "-m", "tokenize", "-i", PROMPT).stdout.split())
+    assert {line[4] for line in lines} == set(OPS)
+    for layer in "012":
+        assert [line[4] for line in lines if line[1] == layer and line[4] != "weights"] == per_pass * 10
+        positions = [int(line[3]) for line in lines if line[1] == layer and line[4] == "weights"]
+        assert positions == list(range(prompt + 9))
+    assert [int(line[3]) for line in lines if line[4] == "logits"] == list(range(prompt - 1, prompt + 9))
+    for line in lines:
+        if line[4] == "weights":                        # they sum to 1: the mean is one over their number
+            assert float(line[line.index("mean") + 1]) * int(line[7]) == pytest.approx(1, rel=1e-3), line
+
+
+# ---------------------------------------------------------------------------- the norm
+
+def test_the_other_norm_is_refused(model, run, run_layernorm):
+    run_layernorm(model).check_refused(1, model, "rmsnorm", "layernorm", "make NORM=rmsnorm", "--swap-norm")
+    swapped = run_layernorm(model, "--swap-norm", "-t", 0)
+    plain, needless = run(model, "-t", 0), run(model, "--swap-norm", "-t", 0)
+    assert swapped.status == plain.status == needless.status == 0
+    assert "layernorm" in swapped.stderr and "rmsnorm" in plain.stderr
+    assert swapped.stdout != plain.stdout == needless.stdout
+
+
+# ---------------------------------------------------------------------------- where the text goes
+
+def test_a_closed_pipe_ends_quietly(wide, run):
+    process = run.start(wide, "-t", 0, "-n", -1)
+    assert len(process.stdout.read(10)) == 10           # as head -c 10 does
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.wait(timeout=60)
+    assert Outcome.of(process, b"", stderr) == (0, b"", "")
+
+
+@pytest.mark.parametrize("args", [["-n", 60], ["-n", 0, "-i", "a" * 50], ["-m", "tokenize"], ["--help"]])
+def test_a_full_disk_is_reported(args, model, run):
+    with open("/dev/full", "wb") as full:
+        outcome = run(model, *args, stdout=full)
+    assert outcome.status == 1
+    assert outcome.stderr.count("\n") == 1 and "No space left" in outcome.stderr
+
+
+def test_a_closed_standard_output_is_reported(model, run, tmp_path):
+    """The first file that is opened takes its number: the text must not end up there."""
+    for options in ([], ["--logits", tmp_path / "logits.npy"]):
+        outcome = run(model, "-n", 5, *options, preexec_fn=lambda: os.close(1))
+        assert outcome.status == 1, f"{options}: {outcome}"
+
+
+@pytest.mark.parametrize("n", [1, 60])
+def test_logits_that_cannot_be_written(n, model, run, tmp_path):
+    for path, reason in ((tmp_path / "no" / "folder.npy", "No such file"), (tmp_path, "Is a directory"),
+                         ("/dev/full", "No space left")):
+        outcome = run(model, "--logits", path, "-n", n)
+        assert outcome.status == 1
+        assert outcome.stderr.count("\n") == 1 and str(path) in outcome.stderr and reason in outcome.stderr
+
+
+def test_logits_do_not_overwrite_the_checkpoint(model, models, run, tmp_path):
+    copy = tmp_path / "model.bin"
+    shutil.copy(model, copy)
+    run(copy, "-z", models / "tokenizer.bin", "--logits", copy).check_refused(2, copy)
+    assert copy.read_bytes() == model.read_bytes()
+
+
+# ---------------------------------------------------------------------------- interrupted
+
+def until_full(pipe):
+    """Wait until the writer of a pipe that nobody reads can write no more."""
+    before, now = -1, 0
+    while now != before or now == 0:
+        time.sleep(0.1)
+        before, now = now, int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("busy", ["reading the prompt", "writing", "waiting for a reader"])
+def test_an_interrupt_ends_cleanly(busy, number, model, wide, run, tmp_path):
+    """With a whole line, the statistics, and the logits so far."""
+    prompt = "Z" * 1000 if busy == "reading the prompt" else PROMPT
+    model = model if busy == "waiting for a reader" else wide
+    process = run.start(model, "-i", prompt, "-c", 100000, "-n", -1, "-t", 0,
+                        "--logits", tmp_path / "logits.npy", pipesize=4096)
+    if busy == "waiting for a reader":
+        until_full(process.stdout)
+        process.send_signal(number)
+        time.sleep(0.1)                                 # it hears of the signal before somebody reads
+        head = b""
+    else:
+        head = process.stdout.read(len(prompt) + (busy == "writing"))
+        process.send_signal(number)
+    outcome = run.finish(process)
+    assert outcome.status == 0, outcome.stderr
+    text = head + outcome.stdout
+    assert text.startswith(prompt.encode()) and text.endswith(b"\n")
+    for name in ("load", "prefill", "seed"):
+        outcome.statistic(name)
+    assert rows(tmp_path / "logits.npy") == outcome.fed()
+
+
+# ---------------------------------------------------------------------------- tokens and tokenizers
+
+@pytest.mark.parametrize("text, tokens", [
+    ("", ""),
+    (" ", "_ _"),
+    ("the", "_the"),
+    ("then the", "_the n _the"),
+    ("Then", "_ T he n"),                               # "he" is a piece; " T", "Th" and "en" are none
+    ("and in", "_and _ in"),                            # " a" and "nd" make " and"
+    ("aé", "_a é"),
+    ("lll", "_ ll l"),                                  # of two that are equal, the left one first
+    ("1\n", "_ <0x31> <0x0A>"),
+    ("你", "_ <0xE4> <0xBD> <0xA0>"),
+    ("<s></s><0x41>", None),                            # no name of a token is a token
+])
+def test_tokenize(text, tokens, model, run):
+    outcome = run(model, "-m", "tokenize", "-i", text)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    ids = [int(id) for id in outcome.stdout.split()]
+    if tokens is None:
+        assert not {0, BOS, EOS, VOCABULARY.index("<0x41>")} & set(ids)
+    else:
+        assert [VOCABULARY[id].replace(" ", "_") for id in ids] == tokens.split()
+        assert outcome.stdout == " ".join(map(str, ids)).encode() + b"\n"
+
+
+def test_tokenizer_is_found_beside_the_checkpoint(model, models, run, tmp_path):
+    right, sized = models / "tokenizer.bin", f"tok{len(VOCABULARY)}.bin"
+    wrong = tmp_path / "elsewhere" / "wrong.bin"
+    wrong.parent.mkdir()
+    make_models.write_tokenizer(wrong, make_models.pieces()[:-1])
+    beside = tmp_path / "beside"
+    wanted = run(model, "-t", 0).stdout
+
+    for files in ({"tokenizer.bin": right}, {sized: right}, {"tokenizer.bin": wrong, sized: right}):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        shutil.copy(model, beside / "model.bin")
+        for name, file in files.items():
+            shutil.copy(file, beside / name)
+        outcome = run(beside / "model.bin", "-t", 0)
+        assert (outcome.status, outcome.stdout) == (0, wanted), files
+        outcome = run("model.bin", "-t", 0, cwd=beside)
+        assert (outcome.status, outcome.stdout) == (0, wanted), f"{files}, from inside the folder"
+
+    sizes = len(VOCABULARY), len(VOCABULARY) - 1
+    shutil.copy(wrong, beside / sized)                  # now both are wrong
+    run(beside / "model.bin").check_refused(1, beside / sized, *sizes, "-z")
+    (beside / sized).unlink()                           # now there is only a wrong one
+    run(beside / "model.bin").check_refused(1, beside / "tokenizer.bin", *sizes, "-z")
+    (beside / "tokenizer.bin").unlink()                 # now there is none
+    run(beside / "model.bin").check_refused(1, beside / "tokenizer.bin", "-z")
+    run(beside / "model.bin", "-z", wrong).check_refused(1, wrong, *sizes)
+    assert run(beside / "model.bin", "-t", 0, "-z", right).stdout == wanted
+
+
+def test_messages_name_the_file(model, run, tmp_path):
+    missing = tmp_path / "missing"
+    run(missing).check_refused(1, missing)
+    run(model, "-z", missing).check_refused(1, missing)
+    run(model, "-f", missing).check_refused(1, missing)
+    run(model, "-f", tmp_path).check_refused(1, tmp_path)
+
+
+# ---------------------------------------------------------------------------- weights that are no numbers
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", reference.ORDER[1])
+def test_damaged_weights_are_reported(name, value, model, models, run, tmp_path):
+    config, arrays = reference.read_llama2c(model)
+    damaged = arrays[name].copy()
+    damaged.reshape(-1)[damaged.size // 2] = value
+    if name == "embedding":
+        damaged[BOS] = value                            # elsewhere it would do no harm before its token comes
+    path = tmp_path / "damaged.bin"
+    make_models.write_model(path, config, arrays | {name: damaged}, 0)
+    run(path, "-z", models / "tokenizer.bin").check_refused(1, path, "not finite")
