@@ -293,6 +293,14 @@ static void test_vocabulary(void) {
     }
     CHECK(v.byte_ids[0x41] == 3 && v.byte_ids[0x42] == -1, "<0x41> is byte piece %d", v.byte_ids[0x41]);
     vocabulary_free(&v), free(copy);
+
+    static const int sizes[] = { 1, 7, 8, 9, INT32_MAX };           // of which one is the right one
+    for (int i = 0; i < 5; i++) {
+        error = vocabulary_read(&v, (Bytes){ f.data, f.size }, sizes[i]);
+        CHECK(sizes[i] == 8 ? !error && v.size == 8 : is_sentence(error) && !v.pieces && !v.slots,
+              "eight pieces, and %d are wanted: %s", sizes[i], error ? error : "accepted");
+        vocabulary_free(&v);
+    }
 }
 
 static void check_vocabulary_refused(const char *what, const File *f, size_t size) {

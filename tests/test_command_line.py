@@ -332,10 +332,10 @@ def until_full(pipe):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("busy", ["reading the prompt", "writing", "waiting for a reader"])
-def test_an_interrupt_ends_cleanly(busy, number, model, wide, run, tmp_path):
+def test_an_interrupt_ends_cleanly(busy, number, models, run, tmp_path):
     """With a whole line, the statistics, and the logits so far."""
     prompt = "Z" * 1000 if busy == "reading the prompt" else PROMPT
-    model = model if busy == "waiting for a reader" else wide
+    model = models / ("mha-v0-untied.bin" if busy == "waiting for a reader" else "wide.bin")
     process = run.start(model, "-i", prompt, "-c", 100000, "-n", -1, "-t", 0,
                         "--logits", tmp_path / "logits.npy", pipesize=4096)
     if busy == "waiting for a reader":
