@@ -1,4 +1,4 @@
-// file.c - bytes from outside: map a file, walk it without trusting it, and say what it is when it is the wrong one.
+// file.c - bytes from outside: map a file, walk it without trusting it, and say what a wrong one is.
 #include "model.h"
 #include <ctype.h>
 #include <errno.h>
@@ -10,15 +10,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-const char *complain(const char *format, ...) {
+const char *complain_list(const char *format, va_list arguments) {
     static _Thread_local char sentence[1024];
     char fresh[sizeof sentence];                        // an argument may be the sentence before
-    va_list arguments;
-    va_start(arguments, format);
     vsnprintf(fresh, sizeof fresh, format, arguments);
-    va_end(arguments);
+    uint32_t code;
+    for (size_t at = 0, n = strlen(fresh), length; at < n; at += length) {      // one line, come what may
+        length = (size_t)utf8_decode(&code, fresh + at, n - at);
+        if (code == 0xfffd || !utf8_visible(code)) memset(fresh + at, '?', length);
+    }
     return memcpy(sentence, fresh, sizeof fresh);
 }
+
+const char *complain(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    const char *sentence = complain_list(format, arguments);
+    va_end(arguments);
+    return sentence;
+}
+
+int text_length(Text t) { return t.size < 100 ? (int)t.size : 100; }
 
 // ---------------------------------------------------------------------------- a file as memory
 
@@ -35,7 +47,7 @@ static const char *map_open_file(Bytes *file, int fd) {
 }
 
 const char *map_file(Bytes *file, const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);     // a pipe without a writer must not hold us up
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);     // a pipe without a writer holds nobody up
     if (fd < 0) return complain("%s", strerror(errno));
     const char *error = map_open_file(file, fd);
     close(fd);                                          // the mapping stays
@@ -61,19 +73,15 @@ const void *take(Cursor *c, size_t bytes) {
     return start;
 }
 
-int32_t take_i32(Cursor *c) {
-    int32_t value = 0;
-    const void *bytes = take(c, sizeof value);
-    if (bytes) memcpy(&value, bytes, sizeof value);
-    return value;
+static void take_into(void *value, Cursor *c, size_t size) {
+    const void *bytes = take(c, size);
+    if (bytes) memcpy(value, bytes, size);
 }
 
-float take_f32(Cursor *c) {
-    float value = 0;
-    const void *bytes = take(c, sizeof value);
-    if (bytes) memcpy(&value, bytes, sizeof value);
-    return value;
-}
+uint32_t take_u32(Cursor *c) { uint32_t value = 0; take_into(&value, c, sizeof value); return value; }
+int32_t  take_i32(Cursor *c) { int32_t  value = 0; take_into(&value, c, sizeof value); return value; }
+uint64_t take_u64(Cursor *c) { uint64_t value = 0; take_into(&value, c, sizeof value); return value; }
+float    take_f32(Cursor *c) { float    value = 0; take_into(&value, c, sizeof value); return value; }
 
 // ---------------------------------------------------------------------------- what is this?
 
@@ -90,19 +98,23 @@ static const char *what_text(Bytes file) {
 
 const char *what_is(Bytes file) {
     static const struct { int offset; const char *mark, *meaning; } known[] = {
-        { 0, "version https://git-lfs", "a git-lfs pointer, not the file itself: fetch it with 'git lfs pull'" },
-        { 0, "GGUF",              "a GGUF file" },
-        { 0, "FUGG",              "a GGUF file of the other byte order" },
-        { 0, "24ka",              "a llama2.c checkpoint" },
-        { 0, "ak42",              "a llama2.c checkpoint of the other byte order" },
-        { 0, "PK\3\4",            "a zip archive (PyTorch's .pt and .pth are such): it has to be converted first" },
+        { 0, "version https://git-lfs", "a git-lfs pointer, not the file: fetch it with 'git lfs pull'" },
+        { 0, "GGUF", "a GGUF file" },
+        { 0, "FUGG", "a GGUF file of the other byte order" },
+        { 0, "24ka", "a llama2.c checkpoint" },
+        { 0, "ak42", "a llama2.c checkpoint of the other byte order" },
+        { 0, "tjgg", "a ggml file from before GGUF: it has to be converted first" },
+        { 0, "lmgg", "a ggml file from before GGUF: it has to be converted first" },
+        { 0, "fmgg", "a ggml file from before GGUF: it has to be converted first" },
+        { 0, "PK\3\4", "a zip archive (as PyTorch's .pt and .pth are): it has to be converted first" },
         { 0, "\x80\2\x8a\nl\xfc", "a PyTorch file of the old form: it has to be converted first" },
-        { 0, "\x1f\x8b\x08",      "a gzip archive: unpack it first" },
-        { 8, "{\"",               "a safetensors file: it has to be converted first" },
+        { 0, "\x1f\x8b\x08", "a gzip archive: unpack it first" },
+        { 8, "{\"", "a safetensors file: it has to be converted first" },
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         size_t offset = known[i].offset, length = strlen(known[i].mark);
-        if (file.size >= offset + length && !memcmp(file.data + offset, known[i].mark, length)) return known[i].meaning;
+        if (file.size >= offset + length && !memcmp(file.data + offset, known[i].mark, length))
+            return known[i].meaning;
     }
     return what_text(file);
 }

@@ -1,0 +1,55 @@
+// utf8.c - characters in bytes, RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
+#include "model.h"
+#include <string.h>
+
+int utf8_length(const char *text, size_t n) {
+    const uint8_t *s = (const uint8_t *)text;
+    uint8_t first = s[0];
+    if (first < 0x80) return 1;
+    if (first < 0xc2 || first > 0xf4) return -1;
+    int length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;           // for the second byte only
+    uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    for (int i = 1; i < length; i++, low = 0x80, high = 0xbf) {
+        if ((size_t)i >= n) return 0;
+        if (s[i] < low || s[i] > high) return -1;
+    }
+    return length;
+}
+
+int utf8_decode(uint32_t *code, const char *s, size_t n) {
+    int length = utf8_length(s, n);
+    *code = length == 1 ? (uint8_t)s[0] : length < 1 ? 0xfffd : (uint8_t)s[0] & (0xffu >> (length + 1));
+    for (int i = 1; i < length; i++) *code = *code << 6 | ((uint8_t)s[i] & 63);
+    return length < 1 ? 1 : length;
+}
+
+bool utf8_visible(uint32_t code) { return code >= ' ' && (code < 0x7f || code >= 0xa0); }
+
+// ---------------------------------------------------------------------------- byte by byte
+
+static int put_strays(char *out, const uint8_t *bytes, int n, bool replace) {
+    if (n == 0) return 0;
+    memcpy(out, replace ? (const void *)"\xef\xbf\xbd" : bytes, replace ? 3 : (size_t)n);
+    return replace ? 3 : n;
+}
+
+int utf8_push(char out[8], Utf8 *u, uint8_t byte, bool replace) {
+    u->held[u->count++] = byte;
+    int length = utf8_length((const char *)u->held, (size_t)u->count), written = 0;
+    if (length < 0 && u->count > 1) {               // what is held is cut short; the byte may begin another
+        written = put_strays(out, u->held, u->count - 1, replace);
+        u->held[0] = byte, u->count = 1;
+        length = utf8_length((const char *)u->held, 1);
+    }
+    if (length == 0) return written;
+    written += put_strays(out + written, u->held, u->count, replace && length < 0);
+    u->count = 0;
+    return written;
+}
+
+int utf8_flush(char out[8], Utf8 *u, bool replace) {
+    int written = put_strays(out, u->held, u->count, replace);
+    u->count = 0;
+    return written;
+}
