@@ -10,7 +10,7 @@
 
 // ---------------------------------------------------------------------------- RoPE
 
-// Pair i of a head turns by theta^(-2i / rope_dim) radians per position: the first ones fast, the last ones slowly.
+// Pair i of a head turns by theta^(-2i / rope_dim) radians per position: the first fast, the last slowly.
 void rope_frequencies(float *frequencies, int rope_dim, float theta) {
     for (int i = 0; i < rope_dim / 2; i++) frequencies[i] = (float)pow(theta, -2.0 * i / rope_dim);
 }
@@ -40,18 +40,24 @@ void rotate(float *x, const float *rope, int T, int heads, int head_dim, int rop
 
 // ---------------------------------------------------------------------------- the KV cache
 
-// The keys (or values) of one head are a matrix (context, head_dim) that grows by a row with every token.
 static void *cache_row(void *cache, const Config *c, const State *s, int layer, int kv_head, int pos) {
     size_t row = ((size_t)layer * c->n_kv_heads + kv_head) * s->context + pos;
     return (char *)cache + bytes_of(s->kv_type, row * c->head_dim);
+}
+
+// The keys (or values) of one head are a matrix that grows by a row with every token.
+static Matrix cache_matrix(void *cache, const Config *c, const State *s, int layer, int kv_head, int rows) {
+    return (Matrix){ s->kv_type, rows, c->head_dim, cache_row(cache, c, s, layer, kv_head, 0), NULL, 0 };
 }
 
 static void remember(const Config *c, State *s, int layer) {
     for (int t = 0; t < s->T; t++)
         for (int h = 0; h < c->n_kv_heads; h++) {
             size_t from = ((size_t)t * c->n_kv_heads + h) * c->head_dim;
-            kernels.encode[s->kv_type](cache_row(s->keys, c, s, layer, h, s->pos + t), s->k + from, c->head_dim);
-            kernels.encode[s->kv_type](cache_row(s->values, c, s, layer, h, s->pos + t), s->v + from, c->head_dim);
+            kernels.encode[s->kv_type](cache_row(s->keys, c, s, layer, h, s->pos + t), s->k + from,
+                                       c->head_dim);
+            kernels.encode[s->kv_type](cache_row(s->values, c, s, layer, h, s->pos + t), s->v + from,
+                                       c->head_dim);
         }
 }
 
@@ -77,12 +83,12 @@ static void attend(void *job, int begin, int end) {
         size_t head = ((size_t)j->t * c->n_heads + h) * c->head_dim;
         int kv_head = h / (c->n_heads / c->n_kv_heads);
         float *score = s->scores + (size_t)h * s->context;
-        kernels.matmul[s->kv_type](score, seen, cache_row(s->keys, c, s, j->layer, kv_head, 0), s->q + head,
-                                   c->head_dim, 1, 0, seen);
+        Matrix keys = cache_matrix(s->keys, c, s, j->layer, kv_head, seen);
+        Matrix values = cache_matrix(s->values, c, s, j->layer, kv_head, seen);
+        kernels.matmul[s->kv_type](score, seen, &keys, s->q + head, 1, 0, seen);
         for (int p = 0; p < seen; p++) score[p] *= scale;
         softmax(score, seen);
-        kernels.mix[s->kv_type](s->mix + head, score, cache_row(s->values, c, s, j->layer, kv_head, 0),
-                                seen, c->head_dim);
+        kernels.mix[s->kv_type](s->mix + head, score, &values, seen);
     }
 }
 
@@ -91,9 +97,11 @@ enum { CHUNK = 1 << 15 };                            // multiply-adds worth hand
 static void look_back(const Config *c, State *s, int layer) {
     for (int t = 0; t < s->T; t++) {
         int seen = s->pos + t + 1;
-        parallel_for(c->n_heads, (int)(1 + CHUNK / ((size_t)seen * c->head_dim)), attend, &(Job){ c, s, layer, t });
+        parallel_for(c->n_heads, (int)(1 + CHUNK / ((size_t)seen * c->head_dim)), attend,
+                     &(Job){ c, s, layer, t });
         if (s->observer)
-            s->observer(s->observer_context, &(Event){ WEIGHTS, layer, s->pos + t, c->n_heads, seen, s->context, s->scores });
+            s->observer(s->observer_context,
+                        &(Event){ WEIGHTS, layer, s->pos + t, c->n_heads, seen, s->context, s->scores });
     }
     report(s, MIX, layer, s->mix, s->T, c->n_heads * c->head_dim);
 }

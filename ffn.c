@@ -4,7 +4,7 @@
 #include "model.h"
 #include <math.h>
 
-typedef struct { float *gate; const float *up; } Job;
+typedef struct { float *gate; const float *up; } Job;      // of one token
 
 static void swiglu(void *job, int begin, int end) {
     const Job *j = job;
@@ -19,7 +19,8 @@ void ffn(const Model *m, State *s, int layer) {
     int hidden_dim = m->config.hidden_dim;
 
     matmul(s, (Product[]){ { s->gate, &w->w_gate }, { s->up, &w->w_up } }, 2, s->xb);
-    parallel_for(s->T * hidden_dim, 4096, swiglu, &(Job){ s->gate, s->up });
+    for (size_t t = 0, n = hidden_dim; t < (size_t)s->T; t++)
+        parallel_for(hidden_dim, 4096, swiglu, &(Job){ s->gate + t * n, s->up + t * n });
     report(s, HIDDEN, layer, s->gate, s->T, hidden_dim);
     matmul(s, &(Product){ s->xb, &w->w_down }, 1, s->gate);
 }

@@ -1,19 +1,17 @@
 // matmul.c - multiply by weight matrices: out = W x + bias, the rows shared out over the cores.
+//
+// Against quantized weights the input is quantized too, to 8 bits in blocks of 32: integers meet integers.
 #include "model.h"
 
-void decode_row(float *out, const Tensor *w, int row) {
-    const char *data = w->data;
-    kernels.decode[w->type](out, data + row * bytes_of(w->type, w->cols), w->cols);
-}
+typedef struct { const Product *products; int n, T; const float *x; const BlockX8 *x8; } Job;
 
-typedef struct { const Product *products; int n, T; const float *x; } Job;
-
-static void product(const Product *p, const float *x, int T, int begin, int end) {
-    const Tensor *w = p->w;
-    kernels.matmul[w->type](p->out, w->rows, w->data, x, w->cols, T, begin, end);
-    if (w->bias)
-        for (int t = 0; t < T; t++)
-            for (int r = begin; r < end; r++) p->out[(size_t)t * w->rows + r] += w->bias[r];
+static void product(const Product *p, const Job *j, int begin, int end) {
+    const Matrix *w = &p->w->w;
+    const float *bias = p->w->bias;
+    const void *x = formats[w->type].int8_input ? (const void *)j->x8 : j->x;
+    kernels.matmul[w->type](p->out, w->rows, w, x, j->T, begin, end);
+    for (int t = 0; t < j->T && bias; t++)
+        for (int r = begin; r < end; r++) p->out[(size_t)t * w->rows + r] += bias[r];
 }
 
 // The products stand one below the other: [begin, end) are rows of that tall matrix.
@@ -21,9 +19,9 @@ static void rows(void *job, int begin, int end) {
     const Job *j = job;
     int top = 0;
     for (int i = 0; i < j->n; i++) {
-        int height = j->products[i].w->rows;
+        int height = j->products[i].w->w.rows;
         int first = begin > top ? begin - top : 0, last = end < top + height ? end - top : height;
-        if (first < last) product(&j->products[i], j->x, j->T, first, last);
+        if (first < last) product(&j->products[i], j, first, last);
         top += height;
     }
 }
@@ -32,12 +30,17 @@ static void rows(void *job, int begin, int end) {
 enum { CHUNK = 1 << 16 };
 
 void matmul(State *s, const Product *products, int n, const float *x) {
-    int height = 0;
-    for (int i = 0; i < n; i++) height += products[i].w->rows;
-    size_t row = (size_t)products->w->cols * s->T;
-    parallel_for(height, (int)(1 + CHUNK / row), rows, &(Job){ products, n, s->T, x });
+    int height = 0, cols = products->w->w.cols;
+    bool blocks = false;
+    for (int i = 0; i < n; i++) {
+        height += products[i].w->w.rows;
+        blocks |= formats[products[i].w->w.type].int8_input;
+    }
+    if (blocks) kernels.quantize(s->x8, x, (size_t)s->T * cols);        // once for all that share it
+    parallel_for(height, (int)(1 + CHUNK / ((size_t)cols * s->T)), rows,
+                 &(Job){ products, n, s->T, x, s->x8 });
     for (int i = 0; i < n; i++) {
         const Tensor *w = products[i].w;
-        report(s, w->op, w->layer, products[i].out, s->T, w->rows);
+        report(s, w->op, w->layer, products[i].out, s->T, w->w.rows);
     }
 }

@@ -1,14 +1,14 @@
 // model.c - the forward pass: the whole transformer in one screen, and the one allocation it works in.
 //
-// Pre-norm decoder blocks: every branch reads a normalized copy of the residual stream x and adds to x itself.
+// Pre-norm decoder blocks: a branch reads a normalized copy of the residual stream x, and adds to x itself.
 // Vaswani et al. 2017 (transformer), Touvron et al. 2023 (LLaMA).
 #include "model.h"
 #include <stdlib.h>
 #include <string.h>
 
 static void embed(const Model *m, State *s, const int *tokens) {
-    const Tensor *w = &m->weights.embedding;
-    for (int t = 0; t < s->T; t++) decode_row(s->x + (size_t)t * w->cols, w, tokens[t]);
+    const Matrix *w = &m->weights.embedding.w;
+    for (int t = 0; t < s->T; t++) kernels.decode[w->type](s->x + (size_t)t * w->cols, w, tokens[t]);
     report(s, EMBED, -1, s->x, s->T, w->cols);
 }
 
@@ -46,13 +46,17 @@ float *forward(const Model *m, State *s, const int *tokens, int T, int pos, int 
 
 // ---------------------------------------------------------------------------- memory
 
-static size_t padded(size_t size) { return size > SIZE_MAX - 63 ? SIZE_MAX : (size + 63) / 64 * 64; }
+static const size_t MOST = (size_t)1 << 62;             // more than any machine has
+
+static size_t padded(size_t size) { return (size + 63) / 64 * 64; }
 
 // Sizes first, then one allocation, then addresses, each at the start of a cache line.
-const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv_type) {
+const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv) {
     size_t T = max_tokens, q_dim = times(c->n_heads, c->head_dim), kv_dim = times(c->n_kv_heads, c->head_dim);
-    size_t f = sizeof(float), cache = times(times(c->n_layers, context), times(kv_dim, bytes_of(kv_type, 1)));
-    *s = (State){ .context = context, .kv_type = kv_type };
+    size_t widest = q_dim > (size_t)c->hidden_dim ? q_dim : (size_t)c->hidden_dim;
+    if (widest < (size_t)c->dim) widest = (size_t)c->dim;
+    size_t f = sizeof(float), cache = times(times(c->n_layers, context), times(kv_dim, bytes_of(kv, 1)));
+    *s = (State){ .max_tokens = max_tokens, .context = context, .kv_type = kv };
     struct { void *buffer; size_t size; } plan[] = {
         { &s->x,      times(T, c->dim * f) },            { &s->xb,     times(T, c->dim * f) },
         { &s->q,      times(T, q_dim * f) },             { &s->mix,    times(T, q_dim * f) },
@@ -60,16 +64,16 @@ const char *state_create(State *s, const Config *c, int context, int max_tokens,
         { &s->gate,   times(T, c->hidden_dim * f) },     { &s->up,     times(T, c->hidden_dim * f) },
         { &s->rope,   times(T, c->rope_dim * f) },       { &s->scores, times(context, c->n_heads * f) },
         { &s->logits, times(max_wanted, c->vocab_size * f) },
+        { &s->x8,     times(T, widest / BLOCK * sizeof(BlockX8)) },
         { &s->keys,   cache },                           { &s->values, cache },
     };
     size_t count = sizeof plan / sizeof *plan, total = 0;
-    for (size_t i = 0; i < count; i++) {
-        size_t size = padded(plan[i].size);
-        total = size > SIZE_MAX / 2 - total ? SIZE_MAX / 2 : total + size;
-    }
+    for (size_t i = 0; i < count; i++)
+        total = plan[i].size > MOST - total ? MOST : total + padded(plan[i].size);
     s->memory = aligned_alloc(64, total);               // untouched pages cost nothing
     if (!s->memory)
-        return complain("no memory for a context of %d: it takes %.1f MB; choose a smaller one with -c", context, total / 1e6);
+        return complain("no memory for a context of %d: it takes %.1f MB; choose a smaller one with -c",
+                        context, total / 1e6);
     s->memory_size = total;
     char *p = s->memory;
     for (size_t i = 0; i < count; i++) {

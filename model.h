@@ -2,12 +2,13 @@
 //
 //   tokens -> embedding -> n_layers times { x += attention(norm(x));  x += ffn(norm(x)) } -> norm -> logits
 //
-// Shapes stand in memory order, the last index next to each other: (rows, cols). T is the number of tokens in a
-// pass. What reads the outside world returns NULL for success, or a sentence that says what is wrong.
+// Shapes stand in memory order, the last index next to each other: (rows, cols). T is the number of tokens in
+// a pass. What reads the outside world returns NULL for success, or a sentence that says what is wrong.
 #ifndef MODEL_H
 #define MODEL_H
 
 #include "kernels/kernels.h"
+#include <stdarg.h>
 #include <stdio.h>
 
 // ---------------------------------------------------------------------------- the model
@@ -17,15 +18,16 @@
 typedef enum {
     EMBED,                                              // (T, dim)
     ATTN_NORM, Q, K, V, Q_ROPE, K_ROPE,                 // in every layer: (T, dim), (T, heads * head_dim)
-    WEIGHTS,                                            // (n_heads, pos + 1): who looks at whom, a token at a time
+    WEIGHTS,                                            // (n_heads, pos + 1) per token: who looks at whom
     MIX, ATTN_OUT, RESID_MID,                           // (T, n_heads * head_dim), (T, dim), (T, dim)
-    FFN_NORM, GATE, UP, HIDDEN, FFN_OUT, RESID,         // (T, dim), three (T, hidden_dim), (T, dim), (T, dim)
+    FFN_NORM, GATE, UP, HIDDEN, FFN_OUT, RESID,         // (T, dim), three (T, hidden_dim), (T, dim) twice
     FINAL_NORM, LOGITS,                                 // (wanted, dim), (wanted, vocab_size)
     N_OPS
 } Op;
 
-typedef enum { PAIRS, HALVES } Rotation;                // which numbers of a head RoPE turns together:
-                                                        // (0,1) (2,3) ... in llama, (0,n/2) (1,n/2+1) ... in NeoX
+// Which numbers of a head RoPE turns together: (0, 1) (2, 3) ... in llama; (0, n/2) (1, n/2 + 1) ... in NeoX.
+typedef enum { PAIRS, HALVES } Rotation;
+
 typedef struct {            // the blueprint
     int dim;                // width of the residual stream
     int hidden_dim;         // width inside the feed-forward network
@@ -41,12 +43,10 @@ typedef struct {            // the blueprint
     Rotation rotation;
 } Config;
 
-typedef struct {            // out = matrix * x + bias
+typedef struct {            // out = w x + bias
     Op op;                  // what it makes, and in which layer (-1: outside the layers)
     int layer;
-    Type type;
-    int rows, cols;
-    const void *data;       // (rows, cols), in the mapped file
+    Matrix w;               // (rows, cols), in the mapped file
     const float *bias;      // (rows), or NULL
 } Tensor;
 
@@ -58,23 +58,23 @@ typedef struct {
     const float *bias;      // (dim), or NULL
 } Norm;
 
-typedef struct {            //                                   llama2.c   GGUF         the papers
-    Norm attn_norm;         // (dim)                             rms_att    attn_norm    g
-    Tensor wq;              // (n_heads * head_dim, dim)         wq         attn_q       W_Q
-    Tensor wk;              // (n_kv_heads * head_dim, dim)      wk         attn_k       W_K
-    Tensor wv;              // (n_kv_heads * head_dim, dim)      wv         attn_v       W_V
-    Tensor wo;              // (dim, n_heads * head_dim)         wo         attn_output  W_O
-    Norm ffn_norm;          // (dim)                             rms_ffn    ffn_norm     g
-    Tensor w_gate;          // (hidden_dim, dim)                 w1         ffn_gate     W
-    Tensor w_up;            // (hidden_dim, dim)                 w3         ffn_up       V
-    Tensor w_down;          // (dim, hidden_dim)                 w2         ffn_down     W_2
+typedef struct {            //                               llama2.c   GGUF         the papers
+    Norm attn_norm;         // (dim)                         rms_att    attn_norm    g
+    Tensor wq;              // (n_heads * head_dim, dim)     wq         attn_q       W_Q
+    Tensor wk;              // (n_kv_heads * head_dim, dim)  wk         attn_k       W_K
+    Tensor wv;              // (n_kv_heads * head_dim, dim)  wv         attn_v       W_V
+    Tensor wo;              // (dim, n_heads * head_dim)     wo         attn_output  W_O
+    Norm ffn_norm;          // (dim)                         rms_ffn    ffn_norm     g
+    Tensor w_gate;          // (hidden_dim, dim)             w1         ffn_gate     W
+    Tensor w_up;            // (hidden_dim, dim)             w3         ffn_up       V
+    Tensor w_down;          // (dim, hidden_dim)             w2         ffn_down     W_2
 } Layer;
 
 typedef struct {
-    Tensor embedding;       // (vocab_size, dim)                 tok_emb    token_embd
+    Tensor embedding;       // (vocab_size, dim)             tok_emb    token_embd
     Layer *layers;          // n_layers of them
-    Norm final_norm;        // (dim)                             rms_final  output_norm
-    Tensor classifier;      // (vocab_size, dim)                 wcls       output       often the embedding's bytes
+    Norm final_norm;        // (dim)                         rms_final  output_norm
+    Tensor classifier;      // (vocab_size, dim)             wcls       output       (often shared)
 } Weights;
 
 typedef struct {            // never changes once loaded; any number of States can share it
@@ -95,6 +95,7 @@ typedef void Observer(void *context, const Event *event);
 
 typedef struct {            // the activations of one pass
     int T, pos;             // the rows under way: T tokens, the first at position pos
+    int max_tokens;         // the most tokens a pass can take
     int context;            // positions the KV cache has room for
     Type kv_type;           // of the KV cache: F16 or F32
     float *x;               // (T, dim)  the residual stream
@@ -106,6 +107,7 @@ typedef struct {            // the activations of one pass
     float *gate, *up;       // (T, hidden_dim)
     float *rope;            // (T, rope_dim)  cos, sin of every pair's angle
     float *logits;          // (wanted, vocab_size)
+    BlockX8 *x8;            // (T, widest input / 32)  the input of a product with quantized weights
     void *keys, *values;    // (n_layers, n_kv_heads, context, head_dim)  the KV cache
     void *memory;           // all of the above is one allocation
     size_t memory_size;
@@ -120,7 +122,7 @@ typedef void Work(void *job, int begin, int end);
 int  threads_available(void);                       // processors this process may use: affinity, cgroup quota
 int  threads_start(int n);                          // how many run (at least 1: the caller)
 void threads_stop(void);
-void parallel_for(int n, int chunk, Work *work, void *job);     // work() covers [0, n), `chunk` at a time, in any order
+void parallel_for(int n, int chunk, Work *work, void *job);     // work() covers [0, n), chunk by chunk
 
 // trace.c
 const char *op_name(Op op);                         // "attn_norm"
@@ -135,36 +137,44 @@ static inline void report(const State *s, Op op, int layer, const float *data, i
 // rmsnorm.c: out, x: (dim). out may be x.
 void rmsnorm(float *out, const float *x, const Norm *w);
 void layernorm(float *out, const float *x, const Norm *w);
-void norm(State *s, float *out, const float *x, const Norm *w);         // the one this build runs, on (T, dim)
+void norm(State *s, float *out, const float *x, const Norm *w);     // the one this build runs, on (T, dim)
 const char *norm_name(void);
 
 // matmul.c: several weights that share their input in one call
-typedef struct { float *out; const Tensor *w; } Product;                // out: (T, w->rows)
+typedef struct { float *out; const Tensor *w; } Product;                // out: (T, rows of w)
 void matmul(State *s, const Product *products, int n, const float *x);  // x: (T, cols of every w)
-void decode_row(float *out, const Tensor *w, int row);
 
 // attention.c
-void attention(const Model *m, State *s, int layer);                    // xb: in the normed stream, out the branch
+void attention(const Model *m, State *s, int layer);    // xb: in the normed stream, out the branch
 void rope_frequencies(float *frequencies, int rope_dim, float theta);   // (rope_dim / 2)
 void rope_angles(float *rope, const float *frequencies, int rope_dim, int T, int pos);
 void rotate(float *x, const float *rope, int T, int heads, int head_dim, int rope_dim, Rotation rotation);
 
 // ffn.c
-void ffn(const Model *m, State *s, int layer);                          // xb: in the normed stream, out the branch
+void ffn(const Model *m, State *s, int layer);          // xb: in the normed stream, out the branch
 
 // ---------------------------------------------------------------------------- the whole (model.c)
 
-// Room for passes of up to max_tokens tokens with logits for up to max_wanted of them, and a cache of `context`
-// positions. Fails only for want of memory.
-const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv_type);
+// Room for passes of up to max_tokens tokens, for the logits of up to max_wanted of them, and for a cache of
+// `context` positions in F32 or F16. Fails only for want of memory.
+const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv);
 void state_free(State *s);
 
-// Run T tokens, the first at position pos, and return the logits of the last `wanted` of them: (wanted, vocab_size).
+// Run T tokens, the first at position pos, and return the logits of the last `wanted`: (wanted, vocab_size).
 float *forward(const Model *m, State *s, const int *tokens, int T, int pos, int wanted);
 
 // ---------------------------------------------------------------------------- text
 
-typedef enum { NORMAL, UNKNOWN, CONTROL, BYTE } PieceKind;
+// utf8.c
+typedef struct { uint8_t held[4]; int count; } Utf8;    // a character on its way
+int utf8_length(const char *s, size_t n);               // of the character at s; 0: more; -1: none
+int utf8_decode(uint32_t *code, const char *s, size_t n);       // its length; U+FFFD and 1 for a byte of none
+int utf8_push(char out[8], Utf8 *u, uint8_t byte, bool replace);    // bytes that are ready now, at most 6
+int utf8_flush(char out[8], Utf8 *u, bool replace);     // replace: U+FFFD for bytes of no character
+bool utf8_visible(uint32_t code);                       // no control character, C1 included
+
+// tokenizer.c
+typedef enum { NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE } PieceKind;
 typedef struct {
     const char *text;       // not ended by a zero
     int length;             // in bytes
@@ -175,25 +185,24 @@ typedef struct {
 typedef struct {
     int size;
     Piece *pieces;
-    int bos, eos;           // begin and end of a text; -1: it has none
+    int bos, eos, eot, eom; // begin and end of a text, end of a turn, end of a message; -1: it has none
+    bool add_bos;           // a text begins with BOS
     bool add_space;         // put a space before the text, as SentencePiece does
     int unknown;            // stands for what no piece spells, where byte pieces are missing
     int byte_ids[256];      // the piece of a single byte, or -1
     int longest;            // bytes of the longest piece
     int *slots, n_slots;    // hash table: text -> id
-    uint8_t bytes[256];     // what the byte pieces point at
+    uint8_t *bytes;         // (256)  what the byte pieces point at
+    char *texts;            // of the other pieces, where they are not the file's
 } Vocabulary;
 
-// tokenizer.c
+bool spells_byte(const char *text, int length);         // "<0x41>"
 const char *vocabulary_index(Vocabulary *v);            // once the pieces are in: the tables behind them
 void vocabulary_free(Vocabulary *v);
-const char *tokenize(int *ids, int *n, const Vocabulary *v, const char *text, size_t length);   // ids: room for length + 1
-Piece token_text(const Vocabulary *v, int id, int previous);    // after BOS without the space that was put before
+const char *tokenize(int *ids, int *n, const Vocabulary *v, const char *text, size_t length);
+                                                        // ids: room for length + 1; without BOS
+Piece token_text(const Vocabulary *v, int id, int previous);    // after BOS without the space of add_space
 bool ends_text(const Vocabulary *v, int id);
-
-typedef struct { uint8_t held[4]; int count; } Utf8;    // a character on its way
-int utf8_push(char out[8], Utf8 *u, uint8_t byte, bool replace);    // bytes that are ready now, at most 6
-int utf8_flush(char out[8], Utf8 *u, bool replace);     // replace: U+FFFD for bytes that are part of no character
 
 // sampler.c
 typedef struct { float p; int id; } Candidate;
@@ -208,35 +217,88 @@ typedef struct {
 } Sampler;
 const char *sampler_create(Sampler *s, int vocab_size);         // the memory; the settings are the caller's
 void sampler_free(Sampler *s);
-int sample(Sampler *s, const float *logits, int vocab_size, const int *history, int n);     // history: the ids so far
+int sample(Sampler *s, const float *logits, int vocab_size, const int *history, int n);     // history: n ids
 uint64_t random_next(uint64_t *state);
 
 // ---------------------------------------------------------------------------- files
 
 // file.c: bytes from outside, of which none is trusted
 typedef struct { const uint8_t *data; size_t size; } Bytes;
-typedef struct { const uint8_t *at; size_t left; bool failed; } Cursor;     // a failed one yields zeros from there on
+typedef struct { const char *data; size_t size; } Text;                     // not ended by a zero
+typedef struct { const uint8_t *at; size_t left; bool failed; } Cursor;     // once failed, it yields zeros
 
 const char *map_file(Bytes *file, const char *path);
 void unmap_file(Bytes file);
-const char *complain(const char *format, ...) __attribute__((format(printf, 1, 2)));   // a sentence, until the next one
-const char *what_is(Bytes file);                        // "a GGUF model", or NULL: it has no mark we know
+const char *complain(const char *format, ...) __attribute__((format(printf, 1, 2)));    // till the next one
+const char *complain_list(const char *format, va_list arguments);
+int text_length(Text t);                                // for "%.*s" in a sentence: at most 100
+const char *what_is(Bytes file);                        // "a web page: ...", or NULL: it has no mark we know
 size_t times(size_t a, size_t b);                       // a * b, or SIZE_MAX where that overflows
 const void *take(Cursor *c, size_t bytes);              // the next bytes, or NULL
+uint32_t take_u32(Cursor *c);
 int32_t take_i32(Cursor *c);
+uint64_t take_u64(Cursor *c);
 float take_f32(Cursor *c);
 
-// checkpoint.c: llama2.c's files. What is read points into `file`, which has to outlive it
-const char *checkpoint_read(Model *m, Bytes file);      // a model: .bin of version 0 or 1
-const char *vocabulary_read(Vocabulary *v, Bytes file, int size);       // a tokenizer.bin of that size; 0: any
+// gguf.c: what lies where in a GGUF file. All of it points into the file
+typedef enum {
+    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY,
+    GGUF_U64, GGUF_I64, GGUF_F64, N_GGUF_TYPES
+} GgufType;
+typedef struct {
+    Text key;
+    GgufType type, item_type;       // item_type: of an array's items, otherwise type
+    uint64_t count;                 // of an array's items, otherwise 1
+    Cursor items;
+} GgufPair;
+typedef struct {
+    Text name;
+    int type, n_dims;               // type: ggml's number of it
+    uint64_t shape[4];              // the fastest index first: { cols, rows, 1, 1 }
+    uint64_t offset;
+    size_t bytes;
+    const void *data;
+} GgufTensor;
+typedef struct {
+    uint32_t version, alignment;
+    size_t n_pairs, n_tensors, data_start;
+    GgufPair *pairs, **by_key;      // in the file's order, and sorted
+    GgufTensor *tensors, **by_name;
+} Gguf;
+
+bool is_gguf(Bytes file);
+const char *gguf_read(Gguf *g, Bytes file);
+void gguf_free(Gguf *g);
+const GgufPair *gguf_find(const Gguf *g, const char *key);              // NULL: not there
+const GgufTensor *gguf_tensor(const Gguf *g, const char *name);
+const char *gguf_type_name(int ggml_type);              // "Q4_K"
+int gguf_runnable(int ggml_type);                       // our Type, or -1
+const char *gguf_value_name(GgufType type);             // "u32"
+Text take_string(Cursor *c);
+
+// llama2c.c, checkpoint.c: what is read points into `file`, which has to outlive it. The first two may leave
+// something to free when they refuse, the other two leave nothing
+const char *llama2c_read(Model *m, Bytes file);         // a .bin of version 0, 1 or 2
+const char *llama2c_vocabulary(Vocabulary *v, Bytes file, int size);    // a tokenizer.bin; size 0: any
+const char *checkpoint_read(Model *m, Bytes file);      // a model of any format
+const char *vocabulary_read(Vocabulary *v, Bytes file, int size);       // of a GGUF file, or a tokenizer.bin
 void model_free(Model *m);
+int default_context(const Config *c);                   // what it was trained for, at most 4096
 
-// ---------------------------------------------------------------------------- numbers about a run (measure.c)
+// ---------------------------------------------------------------------------- numbers about a run
 
+// measure.c
 double seconds(void);                                   // of a clock that only goes forward
 size_t bytes_per_token(const Model *m);                 // what writing one token reads of the weights
 uint64_t hash_logits(const float *logits, int n);       // two runs agree to the bit, or their hashes differ
 FILE *npy_open(const char *path);                       // a NumPy file of floats; NULL, and errno, on failure
 bool npy_close(FILE *f, int rows, int cols);            // false, and errno, if anything could not be written
+
+typedef struct { double perplexity, standard_error; long tokens; int windows; } Perplexity;
+const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary *v, int *ids, int n,
+                       bool progress);                  // over n ids, in windows of the State's context
+
+// info.c: what a file is, to standard output
+const char *print_info(Bytes file, bool json);
 
 #endif

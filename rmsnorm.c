@@ -1,7 +1,7 @@
 // rmsnorm.c - keep the size of each token's vector steady before every branch.
 //
-//   rmsnorm:    y = weight * x / sqrt(mean(x^2) + eps)                  (+ bias)    Zhang & Sennrich 2019
-//   layernorm:  y = weight * (x - mean(x)) / sqrt(var(x) + eps)         (+ bias)    Ba et al. 2016; var over n, not n - 1
+//   rmsnorm:    y = weight * x / sqrt(mean(x^2) + eps)            (+ bias)      Zhang & Sennrich 2019
+//   layernorm:  y = weight * (x - mean(x)) / sqrt(var(x) + eps)   (+ bias)      Ba et al. 2016; var over n
 #include "model.h"
 #include <math.h>
 
@@ -50,7 +50,8 @@ typedef struct { float *out; const float *x; const Norm *w; } Job;
 
 static void rows(void *job, int begin, int end) {
     const Job *j = job;
-    for (int t = begin; t < end; t++) NORM(j->out + (size_t)t * j->w->dim, j->x + (size_t)t * j->w->dim, j->w);
+    for (int t = begin; t < end; t++)
+        NORM(j->out + (size_t)t * j->w->dim, j->x + (size_t)t * j->w->dim, j->w);
 }
 
 void norm(State *s, float *out, const float *x, const Norm *w) {

@@ -64,7 +64,7 @@ static int truncate_candidates(const Sampler *s, int n) {
     for (; kept < most && (kept == 0 || mass < s->top_p * total); kept++) {
         if (kept == popped) pop(c, n - popped++);
         Candidate next = c[n - 1 - kept];
-        if (next.p < s->min_p * c[n - 1].p) break;
+        if (kept && next.p < s->min_p * c[n - 1].p) break;
         mass += next.p;
     }
     return kept;

@@ -1,7 +1,7 @@
 // threads.c - one loop over many cores: OpenMP when the compiler has it on, pthreads otherwise.
 //
-// A loop of n steps is cut into chunks, and every thread, the caller included, takes the next chunk until none is
-// left. A thread that is late, or that the system has put aside, just takes fewer: nobody waits for it.
+// A loop of n steps is cut into chunks, and every thread, the caller included, takes the next chunk until
+// none is left. A thread that is late, or that the system has put aside, takes fewer: nobody waits for it.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE                                     // sched_getaffinity
 #endif
@@ -41,14 +41,14 @@ void parallel_for(int n, int chunk, Work *work, void *job) {
 #include <sched.h>
 #include <stdatomic.h>
 
-// ticket: the chunks of the present loop that nobody has taken yet. Whoever lowers it from i to i - 1 owns chunk
-// i - 1, and only then looks at `loop`, which stays as it is until every chunk is done. The upper half counts the
-// loops, so that a ticket read during an earlier loop cannot be mistaken for one of this loop.
+// ticket: the chunks of the present loop that nobody has taken yet. Whoever lowers it from i to i - 1 owns
+// chunk i - 1, and only then looks at `loop`, which stays as it is until every chunk is done. The upper half
+// counts the loops, so that a ticket read during an earlier loop cannot be mistaken for one of this loop.
 static Loop loop;
 static atomic_ullong ticket;
 static atomic_int unfinished;                           // chunks of the present loop that are not done
 
-enum { SPINS = 4000 };                                  // the next loop is usually microseconds away; then sleep
+enum { SPINS = 4000 };                                  // the next loop may be microseconds away; then sleep
 static pthread_t threads[MAX_THREADS];
 static int n_threads = 1;
 static atomic_int sleepers, stopping;
@@ -146,7 +146,8 @@ static double cgroup_processors(void) {
         for (char *end = line + strlen(line); end; end = strrchr(line + 3, '/')) {
             *end = 0;
             snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", line + 3);
-            if (two_numbers(path, &quota, &period) && quota > 0 && quota / period < least) least = quota / period;
+            if (two_numbers(path, &quota, &period) && quota > 0 && quota / period < least)
+                least = quota / period;
         }
     }
     if (f) fclose(f);

@@ -1,6 +1,6 @@
 // trace.c - watch the forward pass: a line for every operation.
 //
-//   layer 3  pos    7  ffn_norm       1 x 64     rms 0.6712   mean -0.0214   max 2.113    0.1102 -0.5327 0.0119 ...
+//   layer  3  pos    7  ffn_norm      1 x 64     rms 0.6712     mean -0.0214     max 2.113     0.11 -0.5 ...
 #include "model.h"
 #include <math.h>
 #include <stdio.h>

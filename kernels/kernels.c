@@ -8,6 +8,7 @@ Kernels kernels;
 
 static void override(Kernels *to, const Kernels *from) {
     to->name = from->name;
+    if (from->quantize) to->quantize = from->quantize;
     for (int type = 0; type < N_TYPES; type++) {
         if (from->matmul[type]) to->matmul[type] = from->matmul[type];
         if (from->mix[type])    to->mix[type]    = from->mix[type];
@@ -27,9 +28,4 @@ bool choose_kernels(const char *name) {
     if (name && strcmp(name, chosen.name)) return false;
     kernels = chosen;
     return true;
-}
-
-size_t bytes_of(Type type, size_t n) {
-    static const size_t size[N_TYPES] = { [F32] = sizeof(float), [F16] = sizeof(uint16_t) };
-    return n * size[type];
 }

@@ -9,12 +9,60 @@
 #include <stddef.h>
 #include <stdint.h>
 
-_Static_assert(sizeof(float) == 4 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checkpoints are little-endian");
+_Static_assert(sizeof(float) == 4 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian");
 
-typedef enum { F32, F16, N_TYPES } Type;                // how a matrix is stored
+// ---------------------------------------------------------------------------- how numbers are stored
 
-// Bytes of n numbers of a type; rows of a matrix follow one another without gaps.
-size_t bytes_of(Type type, size_t n);
+typedef enum {
+    F32, F16, BF16,                                     // floats, one by one
+    Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL,               // blocks of 32 that share a scale
+    Q2_K, Q3_K, Q4_K, Q5_K, Q6_K,                       // blocks of 256 with scales of their own inside
+    Q8_PLANE,                                           // llama2.c: all int8 first, then all scales
+    N_TYPES
+} Type;
+
+enum { BLOCK = 32, SUPER = 256 };
+typedef uint16_t Half;                                  // the bits of an F16
+
+typedef struct { Half d; int8_t  q[32]; } BlockQ8_0;                        // w = d * q
+typedef struct { Half d; uint8_t q[16]; } BlockQ4_0;                        // w = d * (q - 8)
+typedef struct { Half d, m; uint8_t q[16]; } BlockQ4_1;                     // w = d * q + m
+typedef struct { Half d; uint8_t high[4], q[16]; } BlockQ5_0;               // w = d * (q - 16)
+typedef struct { Half d, m; uint8_t high[4], q[16]; } BlockQ5_1;            // w = d * q + m
+typedef struct { Half d; uint8_t q[16]; } BlockIQ4_NL;                      // w = d * table[q]
+typedef struct { uint8_t scales[16], q[64]; Half d, dmin; } BlockQ2_K;      // w = d * s * q - dmin * m
+typedef struct { uint8_t high[32], q[64], scales[12]; Half d; } BlockQ3_K;  // w = d * (s - 32) * (q - 4)
+typedef struct { Half d, dmin; uint8_t scales[12], q[128]; } BlockQ4_K;     // w = d * s * q - dmin * m
+typedef struct { Half d, dmin; uint8_t scales[12], high[32], q[128]; } BlockQ5_K; // w = d * s * q - dmin * m
+typedef struct { uint8_t q[128], high[64]; int8_t scales[16]; Half d; } BlockQ6_K; // w = d * s * (q - 32)
+
+_Static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20, "ggml's sizes");
+_Static_assert(sizeof(BlockQ5_0) == 22 && sizeof(BlockQ5_1) == 24 && sizeof(BlockIQ4_NL) == 18, "ggml's");
+_Static_assert(sizeof(BlockQ2_K) == 84 && sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144, "ggml's");
+_Static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210, "ggml's sizes");
+
+typedef struct {
+    const char *name;       // ggml's
+    int block, bytes;       // numbers in a block, and the bytes that they take
+    bool int8_input;        // is it multiplied with inputs of 8 bits?
+} Format;
+extern const Format formats[N_TYPES];
+
+typedef struct {
+    Type type;
+    int rows, cols;
+    const void *data;       // (rows, cols)
+    const void *scales;     // (rows, cols / group) floats, of a Q8_PLANE only; not always aligned
+    int group;
+} Matrix;
+
+size_t bytes_of(Type type, size_t n);                   // of n numbers, n a multiple of the block
+size_t matrix_bytes(const Matrix *w);
+
+// An input to a quantized matrix: x = scale * q, scale = largest / 127.
+typedef struct { float scale; int8_t q[BLOCK]; } BlockX8;
+
+// ---------------------------------------------------------------------------- the table
 
 typedef struct {
     const char *name;
@@ -22,22 +70,24 @@ typedef struct {
 
     // A set that leaves one of the following NULL takes it from the next slower set.
 
-    // out[t * stride + r] = dot(row r of w, row t of x)    for 0 <= t < T and begin <= r < end.
-    // w: (rows, cols) of the type; x: (T, cols). One element of out is summed in one fixed order, whatever
-    // T, begin and end are: threads may share the rows in any way and the result stays the same to the bit.
-    void (*matmul[N_TYPES])(float *out, int stride, const void *w, const float *x, int cols, int T, int begin, int end);
+    // out[t * stride + r] = dot(row r of w, row t of x)    for 0 <= t < T and from <= r < to.
+    // x: (T, cols) floats, or BlockX8 where formats[type].int8_input. One element of out is summed in one
+    // fixed order, whatever T, from and to are: however threads share the rows, not a bit changes.
+    void (*matmul[N_TYPES])(float *out, int stride, const Matrix *w, const void *x, int T, int from, int to);
 
-    // out[c] = sum over r of scale[r] * w[r][c]            w: (rows, cols) of the type, rows added in order.
-    void (*mix[N_TYPES])(float *out, const float *scale, const void *w, int rows, int cols);
+    // out[c] = sum over r < rows of scale[r] * w[r][c], the rows added in order. For the types of a KV cache.
+    void (*mix[N_TYPES])(float *out, const float *scale, const Matrix *w, int rows);
 
-    // n numbers between float and the type. Encoding rounds to nearest, ties to even.
-    void (*decode[N_TYPES])(float *out, const void *in, size_t n);
-    void (*encode[N_TYPES])(void *out, const float *in, size_t n);
+    // A row of w as floats. And n floats as numbers of a KV cache's type, rounded to nearest, ties to even.
+    void (*decode[N_TYPES])(float *out, const Matrix *w, int row);
+    void (*encode[N_TYPES])(void *out, const float *in, int n);
+
+    void (*quantize)(BlockX8 *out, const float *in, size_t n);      // n a multiple of BLOCK
 } Kernels;
 
 extern const Kernels kernels_portable;
 
-extern Kernels kernels;                                 // the chosen set: what the chapters call
-bool choose_kernels(const char *name);                  // NULL: the fastest; false: this CPU has none of that name
+extern Kernels kernels;                                 // the chosen set: what the chapters call, once chosen
+bool choose_kernels(const char *name);                  // NULL: the fastest; false: not on this CPU
 
 #endif

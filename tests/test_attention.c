@@ -96,8 +96,8 @@ static Model one_layer(Layer *layer, float *frequencies, int dim, int head_dim, 
                        const float *wq, const float *wk, const float *wv, const float *wo) {
     int q_dim = n_heads * head_dim, kv_dim = n_kv_heads * head_dim;
     *layer = (Layer){
-        .wq = { Q, 0, F32, q_dim, dim, wq, NULL },  .wk = { K, 0, F32, kv_dim, dim, wk, NULL },
-        .wv = { V, 0, F32, kv_dim, dim, wv, NULL }, .wo = { ATTN_OUT, 0, F32, dim, q_dim, wo, NULL },
+        .wq = tensor(Q, 0, F32, q_dim, dim, wq, NULL),  .wk = tensor(K, 0, F32, kv_dim, dim, wk, NULL),
+        .wv = tensor(V, 0, F32, kv_dim, dim, wv, NULL), .wo = tensor(ATTN_OUT, 0, F32, dim, q_dim, wo, NULL),
     };
     Config c = { .dim = dim, .hidden_dim = 1, .n_layers = 1, .n_heads = n_heads, .n_kv_heads = n_kv_heads,
                  .head_dim = head_dim, .rope_dim = head_dim, .vocab_size = 1, .seq_len = 64 };

@@ -4,9 +4,9 @@
 // A model that is one feed-forward layer.
 static Model one_layer(Layer *layer, int dim, int hidden_dim, const float *gate, const float *up,
                        const float *down) {
-    *layer = (Layer){ .w_gate = { GATE, 0, F32, hidden_dim, dim, gate, NULL },
-                      .w_up = { UP, 0, F32, hidden_dim, dim, up, NULL },
-                      .w_down = { FFN_OUT, 0, F32, dim, hidden_dim, down, NULL } };
+    *layer = (Layer){ .w_gate = tensor(GATE, 0, F32, hidden_dim, dim, gate, NULL),
+                      .w_up = tensor(UP, 0, F32, hidden_dim, dim, up, NULL),
+                      .w_down = tensor(FFN_OUT, 0, F32, dim, hidden_dim, down, NULL) };
     Config c = { .dim = dim, .hidden_dim = hidden_dim, .n_layers = 1, .n_heads = 1, .n_kv_heads = 1,
                  .head_dim = dim, .vocab_size = 1, .seq_len = 1 };
     return (Model){ .config = c, .weights = { .layers = layer } };

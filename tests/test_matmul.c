@@ -8,7 +8,7 @@ static void listen(void *context, const Event *event) { (void)context; heard[n_h
 static void test_by_hand(void) {
     // [1 2 3]   [1  0 -1] -> 1 - 3, 4 - 6                  with bias [10 20]: 8 18
     // [4 5 6]   [2  1  1] -> 2 + 2 + 3, 8 + 5 + 6                             17 39
-    Tensor w = { GATE, 2, F32, 2, 3, (const float[]){ 1, 2, 3, 4, 5, 6 }, NULL };
+    Tensor w = tensor(GATE, 2, F32, 2, 3, (const float[]){ 1, 2, 3, 4, 5, 6 }, NULL);
     const float x[] = { 1, 0, -1, 2, 1, 1 }, want[] = { -2, -2, 7, 19 }, with_bias[] = { 8, 18, 17, 39 };
     float out[4];
     State s = { .T = 2, .pos = 6, .observer = listen };
@@ -24,8 +24,7 @@ static void test_by_hand(void) {
     for (int i = 0; i < 4; i++)
         CHECK(out[i] == with_bias[i], "with bias [%d]: wanted %g, got %g", i, with_bias[i], out[i]);
 
-    w = (Tensor){ GATE, 2, F16, 2, 3, (const uint16_t[]){ 0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600 },
-                  NULL };
+    w = tensor(GATE, 2, F16, 2, 3, (const Half[]){ 0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600 }, NULL);
     matmul(&s, &(Product){ out, &w }, 1, x);            // 1 2 3 4 5 6 as halves
     for (int i = 0; i < 4; i++)
         CHECK(out[i] == want[i], "halves [%d]: wanted %g, got %g", i, want[i], out[i]);
@@ -47,10 +46,11 @@ static void make_tensors(void) {
         void *data = w;
         if (i == 1) {
             data = malloc((size_t)heights[i] * COLS * sizeof(uint16_t));
-            kernels.encode[F16](data, w, (size_t)heights[i] * COLS);
-            kernels.decode[F16](w, data, (size_t)heights[i] * COLS);    // what the halves hold
+            kernels.encode[F16](data, w, heights[i] * COLS);
+            const Matrix halves = matrix(F16, heights[i], COLS, data);
+            for (int r = 0; r < heights[i]; r++) kernels.decode[F16](w + r * COLS, &halves, r);
         }
-        tensors[i] = (Tensor){ (Op)(Q + i), i, i == 1 ? F16 : F32, heights[i], COLS, data, bias };
+        tensors[i] = tensor((Op)(Q + i), i, i == 1 ? F16 : F32, heights[i], COLS, data, bias);
         products[i] = malloc((size_t)MOST_T * heights[i] * sizeof(double));
         for (int t = 0; t < MOST_T; t++)
             for (int r = 0; r < heights[i]; r++) {
@@ -64,7 +64,8 @@ static void make_tensors(void) {
 
 static void free_tensors(void) {
     for (int i = 0; i < N; i++)
-        free((void *)(uintptr_t)tensors[i].data), free((void *)(uintptr_t)tensors[i].bias), free(products[i]);
+        free((void *)(uintptr_t)tensors[i].w.data), free((void *)(uintptr_t)tensors[i].bias),
+            free(products[i]);
     free(x);
 }
 
@@ -104,19 +105,6 @@ static void test_shared_input(int T) {
     for (int i = 0; i < N; i++) free(separate[i]), free(together[i]);
 }
 
-static void test_decode_row(void) {
-    float out[COLS], want[COLS];
-    for (int i = 0; i < N; i++)
-        for (int row = 0; row < heights[i]; row += 6) {
-            decode_row(out, &tensors[i], row);
-            for (int c = 0; c < COLS; c++)
-                if (i == 1)
-                    kernels.decode[F16](&want[c], (const uint16_t *)tensors[i].data + row * COLS + c, 1);
-                else want[c] = ((const float *)tensors[i].data)[row * COLS + c];
-            CHECK(!memcmp(out, want, sizeof out), "row %d of matrix %d is not what the matrix holds", row, i);
-        }
-}
-
 int main(void) {
     choose_kernels(NULL);
     make_tensors();
@@ -124,7 +112,6 @@ int main(void) {
     test_shared_input(1);
     test_shared_input(2);
     test_shared_input(MOST_T);
-    test_decode_row();
     free_tensors();
     return finish("test_matmul");
 }

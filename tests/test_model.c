@@ -1,4 +1,5 @@
-// test_model.c - the forward pass: against the formulas in double, in pieces, shared out, watched.
+// test_model.c - the forward pass in pieces, shared out, watched; against the formulas it is in
+// test_formulas.c.
 //
 //   test_model [CHECKPOINT...]     small models of random weights; these files in pieces and watched
 #include "test.h"
@@ -23,93 +24,6 @@ static int *random_ids(int n, int vocab_size) {
     int *ids = malloc(n * sizeof *ids);
     for (int i = 0; i < n; i++) ids[i] = random_below(vocab_size);
     return ids;
-}
-
-// ---------------------------------------------------------------------------- the formulas, in double
-
-static void multiply(double *out, const Tensor *w, const double *x) {
-    for (int r = 0; r < w->rows; r++) {
-        out[r] = 0;
-        for (int c = 0; c < w->cols; c++)
-            out[r] += (double)((const float *)w->data)[(size_t)r * w->cols + c] * x[c];
-    }
-}
-
-static void normalize(double *out, const Norm *w, const double *x) {
-    double mean = 0, square = 0;
-    for (int i = 0; i < w->dim && !strcmp(norm_name(), "layernorm"); i++) mean += x[i] / w->dim;
-    for (int i = 0; i < w->dim; i++) square += (x[i] - mean) * (x[i] - mean) / w->dim;
-    for (int i = 0; i < w->dim; i++) out[i] = w->weight[i] * (x[i] - mean) / sqrt(square + w->eps);
-}
-
-static void turn(double *x, int heads, int head_dim, double theta, int pos) {
-    for (int i = 0; i < heads * head_dim; i += 2) {
-        double angle = pos * pow(theta, -(double)(i % head_dim) / head_dim), a = x[i], b = x[i + 1];
-        x[i] = a * cos(angle) - b * sin(angle);
-        x[i + 1] = a * sin(angle) + b * cos(angle);
-    }
-}
-
-// One query over the keys and values of positions 0 .. pos, kv_dim apart.
-static void gather(double *out, const double *q, const double *k, const double *v, int pos, int head_dim,
-                   int kv_dim) {
-    double weight[pos + 1], sum = 0;
-    for (int p = 0; p <= pos; p++) {
-        double score = 0;
-        for (int i = 0; i < head_dim; i++) score += q[i] * k[p * kv_dim + i];
-        sum += weight[p] = exp(score / sqrt(head_dim));
-    }
-    for (int i = 0; i < head_dim; i++) {
-        out[i] = 0;
-        for (int p = 0; p <= pos; p++) out[i] += weight[p] / sum * v[p * kv_dim + i];
-    }
-}
-
-static void reference(double *logits, const Model *m, const int *ids, int T) {
-    const Config *c = &m->config;
-    int dim = c->dim, kv_dim = c->n_kv_heads * c->head_dim;
-    double x[T][dim], normed[dim], q[dim], k[T][kv_dim], v[T][kv_dim], mix[dim], branch[dim],
-        gate[c->hidden_dim], up[c->hidden_dim];
-    for (int t = 0; t < T; t++)
-        for (int i = 0; i < dim; i++) x[t][i] = ((const float *)m->weights.embedding.data)[ids[t] * dim + i];
-    for (int l = 0; l < c->n_layers; l++) {
-        const Layer *w = &m->weights.layers[l];
-        for (int t = 0; t < T; t++) {
-            normalize(normed, &w->attn_norm, x[t]);
-            multiply(q, &w->wq, normed), multiply(k[t], &w->wk, normed), multiply(v[t], &w->wv, normed);
-            turn(q, c->n_heads, c->head_dim, 10000, t), turn(k[t], c->n_kv_heads, c->head_dim, 10000, t);
-            for (int h = 0; h < c->n_heads; h++) {
-                int shared = h * c->n_kv_heads / c->n_heads * c->head_dim;
-                gather(mix + h * c->head_dim, q + h * c->head_dim, &k[0][shared], &v[0][shared], t,
-                       c->head_dim, kv_dim);
-            }
-            multiply(branch, &w->wo, mix);
-            for (int i = 0; i < dim; i++) x[t][i] += branch[i];
-
-            normalize(normed, &w->ffn_norm, x[t]);
-            multiply(gate, &w->w_gate, normed), multiply(up, &w->w_up, normed);
-            for (int i = 0; i < c->hidden_dim; i++) gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
-            multiply(branch, &w->w_down, gate);
-            for (int i = 0; i < dim; i++) x[t][i] += branch[i];
-        }
-    }
-    for (int t = 0; t < T; t++) {
-        normalize(normed, &m->weights.final_norm, x[t]);
-        multiply(logits + (size_t)t * c->vocab_size, &m->weights.classifier, normed);
-    }
-}
-
-static void test_against_formulas(const Model *m, int T) {
-    int n = T * m->config.vocab_size, *ids = random_ids(T, m->config.vocab_size);
-    double *want = malloc(n * sizeof *want), worst = 0, largest = 0;
-    reference(want, m, ids, T);
-    State s = new_state(m, T, T, F32);
-    const float *got = forward(m, &s, ids, T, 0, T);
-    for (int i = 0; i < n; i++)
-        worst = worse(worst, fabs(got[i] - want[i])), largest = worse(largest, fabs(want[i]));
-    CHECK(worst < 1e-4 * largest, "%d kv heads: logits of up to %g are off by %g", m->config.n_kv_heads,
-          largest, worst);
-    state_free(&s), free(want), free(ids);
 }
 
 // ---------------------------------------------------------------------------- in pieces
@@ -247,13 +161,13 @@ static bool rows_sum_to_one(const float *x, int rows, int cols) {
     return true;
 }
 
-static bool is_product(const float *out, const Tensor *w, const float *x, int T) {
-    double worst = 0, *in = malloc(w->cols * sizeof *in), *want = malloc(w->rows * sizeof *want);
-    for (int t = 0; t < T; t++) {
-        for (int c = 0; c < w->cols; c++) in[c] = x[(size_t)t * w->cols + c];
-        multiply(want, w, in);
-        for (int r = 0; r < w->rows; r++)
-            worst = worse(worst, fabs(out[(size_t)t * w->rows + r] - want[r]) / (1 + fabs(want[r])));
+static bool is_product(const float *out, const Tensor *t, const float *x, int T) {
+    double worst = 0, *in = malloc(t->w.cols * sizeof *in), *want = malloc(t->w.rows * sizeof *want);
+    for (int row = 0; row < T; row++) {
+        for (int c = 0; c < t->w.cols; c++) in[c] = x[(size_t)row * t->w.cols + c];
+        multiply(want, t, in);
+        for (int r = 0; r < t->w.rows; r++)
+            worst = worse(worst, fabs(out[(size_t)row * t->w.rows + r] - want[r]) / (1 + fabs(want[r])));
     }
     free(in), free(want);
     return worst < 1e-4;
@@ -418,7 +332,6 @@ int main(int argc, char **argv) {
         Config c = { .dim = 48, .hidden_dim = 56, .n_layers = 3, .n_heads = 8, .n_kv_heads = kv_heads[i],
                      .vocab_size = 43, .seq_len = 96 };
         Model m = random_model(&file, &c, i != 1);
-        test_against_formulas(&m, 70);
         test_chunks(&m, 90);
         test_identities(&m);
         test_two_states(&m, 60);
