@@ -1,59 +1,17 @@
 // tokenizer.c - text to tokens and back: SentencePiece's byte-pair encoding.
 //
-// The text starts as single characters. Again and again the two neighbours that together spell the piece with the
-// highest score become one (of equals the leftmost), until no two neighbours spell a piece. A heap of candidate
-// pairs and a list of symbols make that O(n log n). A character that no piece spells becomes its bytes.
+// The text starts as single characters. Again and again the two neighbours that together spell the piece with
+// the highest score become one (of equals the leftmost), until no two neighbours spell a piece. A heap of
+// candidate pairs and a list of symbols make that O(n log n). What no piece spells becomes its bytes.
 // Sennrich et al. 2016 (BPE), Kudo & Richardson 2018 (SentencePiece).
 #include "model.h"
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
-// ---------------------------------------------------------------------------- UTF-8
-
-// The length of the character at s, 0 if it is a good beginning that needs more than n bytes, -1 if it is none.
-// RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
-static int character(const uint8_t *s, size_t n) {
-    uint8_t first = s[0];
-    if (first < 0x80) return 1;
-    if (first < 0xc2 || first > 0xf4) return -1;
-    int length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-    uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;           // for the second byte only
-    uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    for (int i = 1; i < length; i++, low = 0x80, high = 0xbf) {
-        if ((size_t)i >= n) return 0;
-        if (s[i] < low || s[i] > high) return -1;
-    }
-    return length;
-}
-
-static int put_strays(char *out, const uint8_t *bytes, int n, bool replace) {
-    if (n == 0) return 0;
-    memcpy(out, replace ? (const void *)"\xef\xbf\xbd" : bytes, replace ? 3 : (size_t)n);
-    return replace ? 3 : n;
-}
-
-int utf8_push(char out[8], Utf8 *u, uint8_t byte, bool replace) {
-    u->held[u->count++] = byte;
-    int length = character(u->held, u->count), written = 0;
-    if (length < 0 && u->count > 1) {                   // what was held is cut short; the new byte may begin another
-        written = put_strays(out, u->held, u->count - 1, replace);
-        u->held[0] = byte, u->count = 1;
-        length = character(u->held, 1);
-    }
-    if (length == 0) return written;
-    bool whole = length > 0;
-    written += put_strays(out + written, u->held, u->count, replace && !whole);
-    u->count = 0;
-    return written;
-}
-
-int utf8_flush(char out[8], Utf8 *u, bool replace) {
-    int written = put_strays(out, u->held, u->count, replace);
-    u->count = 0;
-    return written;
-}
-
 // ---------------------------------------------------------------------------- the vocabulary
+
+enum { MOST_PROBES = 128 };                             // an honest vocabulary needs some twenty
 
 static uint32_t hash(const char *text, int length) {    // FNV-1a
     uint32_t h = 2166136261u;
@@ -61,22 +19,39 @@ static uint32_t hash(const char *text, int length) {    // FNV-1a
     return h ^ h >> 15;
 }
 
-// The slot that holds this text, or the empty one where it belongs.
+// The slot that holds this text, or the empty one where it belongs; NULL: neither after so many steps, as
+// happens only where somebody has looked for texts of one hash.
 static int *find_slot(const Vocabulary *v, const char *text, int length) {
-    for (uint32_t i = hash(text, length);; i++) {
-        int *slot = &v->slots[i & (uint32_t)(v->n_slots - 1)];
+    uint32_t h = hash(text, length), step = h >> 16 | 1;
+    for (int probe = 0; probe < MOST_PROBES; probe++, h += step) {
+        int *slot = &v->slots[h & (uint32_t)(v->n_slots - 1)];
         if (*slot < 0) return slot;
         const Piece *p = &v->pieces[*slot];
         if (p->length == length && !memcmp(p->text, text, (size_t)length)) return slot;
     }
+    return NULL;
 }
 
-// The tables behind the pieces. Of several pieces with one text the first counts; control tokens spell nothing.
+static int lookup(const Vocabulary *v, const char *text, int length) {
+    const int *slot = length > v->longest ? NULL : find_slot(v, text, length);
+    return slot ? *slot : -1;
+}
+
+bool spells_byte(const char *text, int length) {
+    static const char form[] = "<0x##>";
+    if (length != sizeof form - 1) return false;
+    for (int i = 0; i < length; i++)
+        if (form[i] == '#' ? !isxdigit((unsigned char)text[i]) : text[i] != form[i]) return false;
+    return true;
+}
+
+// The tables behind the pieces. Of several pieces with one text the first counts; control tokens have none.
 const char *vocabulary_index(Vocabulary *v) {
     v->unknown = -1;
     for (v->n_slots = 64; v->n_slots < 2 * v->size;) v->n_slots *= 2;
     v->slots = malloc((size_t)v->n_slots * sizeof *v->slots);
-    if (!v->slots) return "no memory for the vocabulary";
+    v->bytes = malloc(256);
+    if (!v->slots || !v->bytes) return "no memory for the vocabulary";
     memset(v->slots, -1, (size_t)v->n_slots * sizeof *v->slots);
     memset(v->byte_ids, -1, sizeof v->byte_ids);
     for (int id = 0; id < v->size; id++) {
@@ -91,6 +66,7 @@ const char *vocabulary_index(Vocabulary *v) {
         }
         if (p->kind != NORMAL || p->length == 0) continue;
         int *slot = find_slot(v, p->text, p->length);
+        if (!slot) return "its tokens are made to slow down who looks them up";
         if (*slot < 0) *slot = id;
         if (p->length > v->longest) v->longest = p->length;
     }
@@ -100,19 +76,21 @@ const char *vocabulary_index(Vocabulary *v) {
 void vocabulary_free(Vocabulary *v) {
     free(v->pieces);
     free(v->slots);
+    free(v->bytes);
+    free(v->texts);
     *v = (Vocabulary){ 0 };
 }
 
 // ---------------------------------------------------------------------------- text to tokens
 
-typedef struct { int prev, next, start, length, id; } Symbol;       // id -1: no piece; length 0: merged into its left
-typedef struct { float score; int left, length, id; } Pair;         // symbol `left` and the one after it, spelling id
+typedef struct { int prev, next, start, length, id; } Symbol;   // id -1: no piece; length 0: no longer there
+typedef struct { float score; int left, length, id; } Pair;     // symbol `left` and the next one, spelling id
 
 typedef struct {
     const Vocabulary *v;
     const char *text;
     Symbol *symbols;
-    Pair *heap;
+    Pair *heap;             // at most one for each symbol, and two more for each merge
     int n_pairs;
 } Merger;
 
@@ -134,10 +112,6 @@ static Pair pop(Merger *m) {
     }
     m->heap[i] = last;
     return top;
-}
-
-static int lookup(const Vocabulary *v, const char *text, int length) {
-    return length > v->longest ? -1 : *find_slot(v, text, length);
 }
 
 static void consider(Merger *m, int left) {
@@ -167,7 +141,7 @@ static void merge(Merger *m) {
 static int split(Symbol *symbols, const Vocabulary *v, const char *text, int n) {
     int count = 0;
     for (int i = 0; i < n;) {
-        int length = character((const uint8_t *)text + i, (size_t)(n - i));
+        int length = utf8_length(text + i, (size_t)(n - i));
         if (length < 1) length = 1;                     // a stray byte stands for itself
         symbols[count] = (Symbol){ count - 1, count + 1, i, length, lookup(v, text + i, length) };
         count++;
@@ -203,7 +177,7 @@ const char *tokenize(int *ids, int *n, const Vocabulary *v, const char *text, si
         copy[0] = ' ';
         memcpy(copy + v->add_space, text, length);
         int count = split(m.symbols, v, copy, (int)length + v->add_space);
-        for (int i = 0; i < count; i++) consider(&m, i);        // at most one pair each, and two more per merge
+        for (int i = 0; i < count; i++) consider(&m, i);
         merge(&m);
         *n = spell(ids, v, m.symbols, copy);
         error = NULL;
@@ -218,9 +192,11 @@ const char *tokenize(int *ids, int *n, const Vocabulary *v, const char *text, si
 
 Piece token_text(const Vocabulary *v, int id, int previous) {
     Piece p = v->pieces[id];
-    if (p.kind == CONTROL) p.length = 0;
+    if (p.kind == CONTROL || p.kind == UNUSED) p.length = 0;
     if (v->add_space && previous == v->bos && p.length && p.text[0] == ' ') p.text++, p.length--;
     return p;
 }
 
-bool ends_text(const Vocabulary *v, int id) { return id == v->eos || id == v->bos; }
+bool ends_text(const Vocabulary *v, int id) {
+    return id == v->eos || id == v->bos || id == v->eot || id == v->eom;
+}

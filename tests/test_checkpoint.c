@@ -1,362 +1,377 @@
-// test_checkpoint.c - llama2.c's files, built here as its export.py writes them, good and damaged.
+// test_checkpoint.c - models in GGUF files, built here: what every key and tensor means, and what is refused.
 #include "test.h"
 
-// ---------------------------------------------------------------------------- a file, number by number
+static const Config llama = { .dim = 8, .hidden_dim = 12, .n_layers = 2, .n_heads = 4, .n_kv_heads = 2,
+                              .head_dim = 2, .vocab_size = 10, .seq_len = 6, .rope_dim = 2 };
+static const Config stablelm = { .dim = 8, .hidden_dim = 12, .n_layers = 2, .n_heads = 2, .n_kv_heads = 2,
+                                 .head_dim = 4, .vocab_size = 10, .seq_len = 6, .rope_dim = 2 };
+static const Style plain = { F32, false, false, false };
 
-static const Config shape = { .dim = 8, .hidden_dim = 12, .n_layers = 3, .n_heads = 4, .n_kv_heads = 2,
-                              .vocab_size = 10, .seq_len = 6 };
-enum { HEAD_DIM = 2, KV_DIM = 4, MAX_BYTES = 32768 };
-
-// seams: where tensors end
-typedef struct { uint8_t data[MAX_BYTES]; size_t size, seams[64]; int n_seams; } File;
-
-static void put(File *f, const void *bytes, size_t n) {
-    memcpy(f->data + f->size, bytes, n);
-    f->size += n;
-}
-static void put_int(File *f, int value) { put(f, &value, sizeof value); }
-
-// Every number says where it belongs; all of them are whole and below 2^24, so that a float holds them.
-static float planted(int op, int layer, int row, int col) {
-    return (float)(op * 1000000 + layer * 10000 + row * 100 + col);
+static Bytes model_file(Writer *w, const char *architecture, const Config *c, Style style) {
+    add_model(w, architecture, c, style);
+    return written(w);
 }
 
-static void put_tensor(File *f, int op, int layers, int rows, int cols) {
-    for (int l = 0; l < layers; l++)
-        for (int r = 0; r < rows; r++)
-            for (int c = 0; c < cols; c++) put(f, &(float){ planted(op, l, r, c) }, sizeof(float));
-    f->seams[f->n_seams++] = f->size;
-}
-
-static const int *header_of(bool negative) {
-    static int header[7];
-    const int numbers[7] = { shape.dim, shape.hidden_dim, shape.n_layers, shape.n_heads, shape.n_kv_heads,
-                             negative ? -shape.vocab_size : shape.vocab_size, shape.seq_len };
-    return memcpy(header, numbers, sizeof header);
-}
-
-// export.py, legacy_export: w1 is the gate, w2 leads down, w3 is up.
-static void make_version_0(File *f, bool tied) {
-    const Config *c = &shape;
-    int L = c->n_layers;
-    *f = (File){ .size = 0 };
-    put(f, header_of(!tied), 28);
-    put_tensor(f, EMBED, 1, c->vocab_size, c->dim);
-    put_tensor(f, ATTN_NORM, L, 1, c->dim);
-    put_tensor(f, Q, L, c->dim, c->dim);
-    put_tensor(f, K, L, KV_DIM, c->dim);
-    put_tensor(f, V, L, KV_DIM, c->dim);
-    put_tensor(f, ATTN_OUT, L, c->dim, c->dim);
-    put_tensor(f, FFN_NORM, L, 1, c->dim);
-    put_tensor(f, GATE, L, c->hidden_dim, c->dim);
-    put_tensor(f, FFN_OUT, L, c->dim, c->hidden_dim);
-    put_tensor(f, UP, L, c->hidden_dim, c->dim);
-    put_tensor(f, FINAL_NORM, 1, 1, c->dim);
-    put_tensor(f, Q_ROPE, 1, c->seq_len, HEAD_DIM / 2);             // freqs_cos, freqs_sin
-    put_tensor(f, K_ROPE, 1, c->seq_len, HEAD_DIM / 2);
-    if (!tied) put_tensor(f, LOGITS, 1, c->vocab_size, c->dim);
-}
-
-// export.py, version1_export
-static void make_version_1(File *f, bool tied) {
-    const Config *c = &shape;
-    int L = c->n_layers;
-    *f = (File){ .size = 0 };
-    put_int(f, 0x616b3432);
-    put_int(f, 1);
-    put(f, header_of(false), 28);
-    put(f, &(uint8_t){ tied }, 1);
-    f->size = 256;
-    put_tensor(f, ATTN_NORM, L, 1, c->dim);
-    put_tensor(f, FFN_NORM, L, 1, c->dim);
-    put_tensor(f, FINAL_NORM, 1, 1, c->dim);
-    put_tensor(f, EMBED, 1, c->vocab_size, c->dim);
-    put_tensor(f, Q, L, c->dim, c->dim);
-    put_tensor(f, K, L, KV_DIM, c->dim);
-    put_tensor(f, V, L, KV_DIM, c->dim);
-    put_tensor(f, ATTN_OUT, L, c->dim, c->dim);
-    put_tensor(f, GATE, L, c->hidden_dim, c->dim);
-    put_tensor(f, FFN_OUT, L, c->dim, c->hidden_dim);
-    put_tensor(f, UP, L, c->hidden_dim, c->dim);
-    if (!tied) put_tensor(f, LOGITS, 1, c->vocab_size, c->dim);
-}
-
-// A copy of exactly so many bytes, so that a sanitizer sees a reader go beyond them.
-static const char *read_bytes(Model *m, const File *f, size_t size) {
-    uint8_t *copy = malloc(size + !size);
-    memcpy(copy, f->data, size);
-    const char *error = checkpoint_read(m, (Bytes){ copy, size });
-    free(copy);
-    return error;
-}
-
-// ---------------------------------------------------------------------------- good files
-
-static void check_tensor(const Tensor *w, Op op, Op planted_op, int layer, int rows, int cols) {
-    CHECK(w->op == op && w->layer == layer && w->type == F32 && w->rows == rows && w->cols == cols &&
-              !w->bias,
-          "%s of layer %d: got %s of layer %d, %d x %d", op_name(op), layer, op_name(w->op), w->layer,
-          w->rows, w->cols);
-    for (int r = 0; r < rows; r++)
-        for (int c = 0; c < cols; c++) {
-            float want = planted(planted_op, layer < 0 ? 0 : layer, r, c),
-                  got = ((const float *)w->data)[r * cols + c];
-            CHECK(got == want, "%s of layer %d [%d, %d]: wanted %.0f, got %.0f", op_name(op), layer, r, c,
-                  want, got);
-        }
-}
-
-static void check_norm(const Norm *w, Op op, int layer, int dim) {
-    CHECK(w->op == op && w->layer == layer && w->dim == dim && w->eps == 1e-5f && !w->bias,
-          "%s of layer %d: got %s of layer %d, %d, eps %g", op_name(op), layer, op_name(w->op), w->layer,
-          w->dim, w->eps);
-    for (int i = 0; i < dim; i++) {
-        float want = planted(op, layer < 0 ? 0 : layer, 0, i);
-        CHECK(w->weight[i] == want, "%s of layer %d [%d]: wanted %.0f, got %.0f", op_name(op), layer, i, want,
-              w->weight[i]);
-    }
-}
-
-static void test_good_file(const File *f, bool tied) {
+static void check_refused(const char *what, Bytes file, const char *word) {
     Model m;
-    const char *error = checkpoint_read(&m, (Bytes){ f->data, f->size });
-    CHECK(!error, "a good file is refused: %s", error);
+    memset(&m, 0xa5, sizeof m);
+    const char *error = checkpoint_read(&m, file);
+    CHECK(is_sentence(error) && strstr(error, word), "%s: wanted a refusal with '%s', got %s", what, word,
+          error ? error : "a model");
+    CHECK(!m.weights.layers && !m.frequencies, "%s: refused, but something is held", what);
+    model_free(&m), free_bytes(file);
+}
+
+static void check_accepted(const char *what, Bytes file) {
+    Model m;
+    const char *error = checkpoint_read(&m, file);
+    CHECK(!error, "%s: a good model is refused: %s", what, error);
+    model_free(&m), free_bytes(file);
+}
+
+// ---------------------------------------------------------------------------- good models
+
+static void check_vector(const float *got, int layer, const char *name, const char *suffix, int n,
+                         bool there) {
+    char full[64];
+    full_name(full, layer, name, suffix);
+    CHECK(!got == !there, "%s is %s", full, there ? "lost" : "invented");
+    float *want = numbers_of(full, F32, 0, n);
+    if (got && there) CHECK(!memcmp(got, want, (size_t)n * sizeof *want), "%s holds other numbers", full);
+    free(want);
+}
+
+static void check_tensor(const Tensor *t, Op op, int layer, const char *name, int rows, int cols, Type type,
+                         bool bias) {
+    char full[64];
+    full_name(full, layer, name, ".weight");
+    CHECK(t->op == op && t->layer == layer && t->w.type == type && t->w.rows == rows && t->w.cols == cols &&
+              !t->w.group,
+          "%s: wanted %d x %d of %s, got %s of layer %d, %d x %d of %s", full, rows, cols, formats[type].name,
+          op_name(t->op), t->layer, t->w.rows, t->w.cols, formats[t->w.type].name);
+    void *want = numbers_of(full, type, rows, cols);
+    CHECK(t->w.data && !memcmp(t->w.data, want, (size_t)rows * bytes_of(type, (size_t)cols)),
+          "%s holds other numbers", full);
+    free(want);
+    check_vector(t->bias, layer, name, ".bias", rows, bias);
+}
+
+static void check_norm(const Norm *n, Op op, int layer, const char *name, int dim, bool bias) {
+    CHECK(n->op == op && n->layer == layer && n->dim == dim && n->eps == 1e-3f,
+          "%s: got %s of layer %d, %d, eps %g", name, op_name(n->op), n->layer, n->dim, n->eps);
+    check_vector(n->weight, layer, name, ".weight", dim, true);
+    check_vector(n->bias, layer, name, ".bias", dim, bias);
+}
+
+static void test_good_model(const char *architecture, const Config *want, Style style) {
+    Writer w = { 0 };
+    Bytes file = model_file(&w, architecture, want, style);
+    Model m;
+    const char *error = checkpoint_read(&m, file);
+    CHECK(!error, "a good %s is refused: %s", architecture, error);
     if (error) return;
     const Config *c = &m.config;
-    CHECK(c->dim == 8 && c->hidden_dim == 12 && c->n_layers == 3 && c->n_heads == 4 && c->n_kv_heads == 2 &&
-              c->vocab_size == 10 && c->seq_len == 6 && c->head_dim == 2,
-          "the numbers of the header are mixed up");
-    CHECK(!strcmp(c->norm, "rmsnorm") && c->rope_dim == 2 && c->rope_theta == 10000 && c->rotation == PAIRS,
-          "not a llama");
-    CHECK(m.frequencies[0] == 1, "the first pair turns by 1 radian, not by %g", m.frequencies[0]);
-    check_tensor(&m.weights.embedding, EMBED, EMBED, -1, 10, 8);
-    check_tensor(&m.weights.classifier, LOGITS, tied ? EMBED : LOGITS, -1, 10, 8);
-    check_norm(&m.weights.final_norm, FINAL_NORM, -1, 8);
-    for (int l = 0; l < 3; l++) {
-        const Layer *w = &m.weights.layers[l];
-        check_norm(&w->attn_norm, ATTN_NORM, l, 8);
-        check_tensor(&w->wq, Q, Q, l, 8, 8);
-        check_tensor(&w->wk, K, K, l, 4, 8);
-        check_tensor(&w->wv, V, V, l, 4, 8);
-        check_tensor(&w->wo, ATTN_OUT, ATTN_OUT, l, 8, 8);
-        check_norm(&w->ffn_norm, FFN_NORM, l, 8);
-        check_tensor(&w->w_gate, GATE, GATE, l, 12, 8);
-        check_tensor(&w->w_up, UP, UP, l, 12, 8);
-        check_tensor(&w->w_down, FFN_OUT, FFN_OUT, l, 8, 12);
+    bool llama_like = !strcmp(architecture, "llama");
+    CHECK(c->dim == want->dim && c->hidden_dim == want->hidden_dim && c->n_layers == want->n_layers &&
+              c->seq_len == want->seq_len && c->n_heads == want->n_heads &&
+              c->n_kv_heads == want->n_kv_heads && c->vocab_size == want->vocab_size,
+          "%s: numbers are mixed up", architecture);
+    CHECK(c->head_dim == want->head_dim && c->rope_dim == want->rope_dim && c->rope_theta == 10000,
+          "%s: heads of %d, %d turn, theta %g", architecture, c->head_dim, c->rope_dim, c->rope_theta);
+    CHECK(!strcmp(c->norm, llama_like ? "rmsnorm" : "layernorm") &&
+              c->rotation == (llama_like ? PAIRS : HALVES),
+          "%s has %s and turns %s", architecture, c->norm, c->rotation == PAIRS ? "pairs" : "halves");
+    int dim = want->dim, hidden_dim = want->hidden_dim, q_dim = want->n_heads * want->head_dim,
+        kv_dim = want->n_kv_heads * want->head_dim;
+    bool qkv = style.qkv_biases, norms = style.norm_biases;
+    check_tensor(&m.weights.embedding, EMBED, -1, "token_embd", want->vocab_size, dim, style.type, false);
+    check_tensor(&m.weights.classifier, LOGITS, -1, style.tied ? "token_embd" : "output", want->vocab_size,
+                 dim, style.type, false);
+    check_norm(&m.weights.final_norm, FINAL_NORM, -1, "output_norm", dim, norms);
+    for (int l = 0; l < want->n_layers; l++) {
+        const Layer *layer = &m.weights.layers[l];
+        check_norm(&layer->attn_norm, ATTN_NORM, l, "attn_norm", dim, norms);
+        check_tensor(&layer->wq, Q, l, "attn_q", q_dim, dim, style.type, qkv);
+        check_tensor(&layer->wk, K, l, "attn_k", kv_dim, dim, style.type, qkv);
+        check_tensor(&layer->wv, V, l, "attn_v", kv_dim, dim, style.type, qkv);
+        check_tensor(&layer->wo, ATTN_OUT, l, "attn_output", dim, q_dim, style.type, false);
+        check_norm(&layer->ffn_norm, FFN_NORM, l, "ffn_norm", dim, norms);
+        check_tensor(&layer->w_gate, GATE, l, "ffn_gate", hidden_dim, dim, style.type, false);
+        check_tensor(&layer->w_up, UP, l, "ffn_up", hidden_dim, dim, style.type, false);
+        check_tensor(&layer->w_down, FFN_OUT, l, "ffn_down", dim, hidden_dim, style.type, false);
     }
-    model_free(&m);
+    model_free(&m), free_bytes(file);
     CHECK(!m.weights.layers && !m.frequencies, "a freed model still holds something");
 }
 
-// ---------------------------------------------------------------------------- damaged files
+static void test_good_models(void) {
+    for (int i = 0; i < 16; i++) {
+        Style style = { i & 8 ? BF16 : F32, i & 1, i & 2, i & 4 };
+        test_good_model("llama", &llama, style);
+        test_good_model("stablelm", &stablelm, style);
+    }
+    Config c = llama;
+    c.head_dim = c.rope_dim = 6;                        // apart from dim / n_heads
+    test_good_model("llama", &c, plain);
+    c.rope_dim = 4;
+    test_good_model("llama", &c, plain);
+    c.n_kv_heads = c.n_heads;
+    test_good_model("llama", &c, plain);
+    for (int type = F32; type < Q8_PLANE; type++) {
+        Config wide = { .dim = 256, .hidden_dim = 512, .n_layers = 1, .n_heads = 2, .n_kv_heads = 1,
+                        .head_dim = 128, .vocab_size = 7, .seq_len = 3, .rope_dim = 128 };
+        test_good_model("llama", &wide, (Style){ (Type)type, type % 2, false, false });
+    }
+}
 
-static const char *check_refused(const char *what, const File *f, size_t size) {
+// What has a default, said aloud; what does not matter, there too.
+static void test_every_key(void) {
+    Writer w = { 0 };
+    add_u32(&w, "general.alignment", 32);
+    add_u32(&w, "general.file_type", 0);
+    add_u32(&w, "llama.vocab_size", 10);
+    add_u32(&w, "llama.attention.key_length", 2);
+    add_u32(&w, "llama.attention.value_length", 2);
+    add_u32(&w, "llama.rope.dimension_count", 2);
+    add_f32(&w, "llama.rope.freq_base", 500000);
+    add_string(&w, "llama.rope.scaling.type", "none");
+    add_f32(&w, "llama.rope.scaling.factor", 4);
+    add_u32(&w, "llama.expert_count", 0);
+    write_bytes(put_key(&w, "split.count", GGUF_U16), "\1", 2);
+    add_tensor(&w, "unknown.weight", F32, 1, 1, (float[]){ 1 });
+    Bytes file = model_file(&w, "llama", &llama, plain);
     Model m;
-    memset(&m, 0xa5, sizeof m);
-    const char *error = read_bytes(&m, f, size);
-    CHECK(is_sentence(error), "%s, %zu bytes: wanted a refusal, got %s", what, size,
-          error ? error : "a model");
-    CHECK(!m.weights.layers && !m.frequencies, "%s, %zu bytes: refused, but something is held", what, size);
-    model_free(&m);                                     // harmless, then
-    return error ? error : "";
+    const char *error = checkpoint_read(&m, file);
+    CHECK(!error, "a model with every key is refused: %s", error);
+    if (!error)
+        CHECK(m.config.rope_theta == 500000 && m.frequencies[0] == 1, "theta %g", m.config.rope_theta);
+    model_free(&m), free_bytes(file);
 }
 
-static void test_wrong_sizes(File *f, size_t header) {
-    for (size_t size = 0; size <= header; size++) {
-        const char *error = check_refused("the header cut short", f, size);
-        CHECK(!strstr(error, "version"), "%zu bytes of a good header: %s", size, error);
-    }
-    for (int i = 0; i < f->n_seams; i++) {
-        if (i + 1 < f->n_seams) check_refused("cut at a seam", f, f->seams[i]);
-        check_refused("cut before a seam", f, f->seams[i] - 1);
-    }
-    f->size += 16;
-    check_refused("a byte too long", f, f->size - 15);
-    check_refused("four floats too long", f, f->size);
+// ---------------------------------------------------------------------------- odd values
+
+static const struct { const char *name; GgufType type; uint64_t bits; size_t bytes; } odd_values[] = {
+    { "0", GGUF_U32, 0, 4 },                    { "-1", GGUF_I32, UINT32_MAX, 4 },
+    { "-1", GGUF_I8, 0xff, 1 },                 { "-1", GGUF_I64, UINT64_MAX, 8 },
+    { "3", GGUF_U32, 3, 4 },                    { "2147483647", GGUF_U32, INT32_MAX, 4 },
+    { "4294967295", GGUF_U32, UINT32_MAX, 4 },  { "1099511627776", GGUF_U64, 1ull << 40, 8 },
+    { "18446744073709551615", GGUF_U64, UINT64_MAX, 8 }, { "-9223372036854775808", GGUF_I64, 1ull << 63, 8 },
+    { "a float", GGUF_F32, 0x41000000, 4 },     { "a double", GGUF_F64, 0x4020000000000000, 8 },
+    { "a string", GGUF_STRING, 0, 8 },          { "a bool", GGUF_BOOL, 1, 1 },
+    { "an array", GGUF_ARRAY, GGUF_U32, 12 },   // the type of its items, and a count of 0
+};
+
+// The others are impossible, or do not fit what the other keys and the tensors say.
+static bool is_right(const char *key, const char *value) {
+    bool any = !strcmp(key, "llama.context_length");
+    return (any && (!strcmp(value, "3") || !strcmp(value, "2147483647"))) ||
+           (!strcmp(key, "llama.expert_count") && !strcmp(value, "0"));
 }
 
-static void test_wrong_fields(const File *good, size_t first_field) {
-    static const int fields[][6] = {                    // beside the shape above
-        { 0, -8, 7, 9, 4, 0x7fffffff },                 // 7 and 9: not shared equally; 4: heads of one number
-        { 0, -12, 13, 11, 1 << 21, INT32_MIN },
-        { 0, -3, 2, 4, 1 << 17, 0x7fffffff },
-        { 0, -4, 3, 8, 1 << 21, INT32_MIN },
-        { 0, -2, 3, 5, 8, 0x7fffffff },
-        { 0, INT32_MIN, 9, 11, 1 << 25, 0x7fffffff },
-        { 0, -6, 5, 7, INT32_MIN, 0x7fffffff },
+static void test_odd_values(void) {
+    static const char *const keys[] = {
+        "llama.context_length", "llama.embedding_length", "llama.feed_forward_length", "llama.block_count",
+        "llama.attention.head_count", "llama.attention.head_count_kv", "llama.attention.key_length",
+        "llama.attention.value_length", "llama.rope.dimension_count", "llama.expert_count",
     };
-    for (int i = 0; i < 7; i++)
-        for (int k = 0; k < 6; k++) {
-            if (first_field && i == 6 && fields[i][k] > 0) continue;    // version 1 stores no angles
-            File f = *good;
-            memcpy(f.data + first_field + 4 * (size_t)i, &fields[i][k], 4);
-            check_refused("a field out of place", &f, f.size);
+    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+        for (size_t i = 0; i < sizeof odd_values / sizeof *odd_values; i++) {
+            char what[128];
+            snprintf(what, sizeof what, "%s is %s", keys[k], odd_values[i].name);
+            Writer w = { .without = keys[k] };
+            uint8_t value[12] = { 0 };
+            memcpy(value, &odd_values[i].bits, 8);
+            write_bytes(put_key(&w, keys[k], odd_values[i].type), value, odd_values[i].bytes);
+            Bytes file = model_file(&w, "llama", &llama, plain);
+            if (is_right(keys[k], odd_values[i].name)) check_accepted(what, file);
+            else if (strstr(keys[k], "expert")) check_refused(what, file, "expert");
+            else
+                check_refused(what, file,
+                              odd_values[i].bits == 3 ? ""
+                                                      : keys[k]); // 3 is possible, but does not fit the rest
+        }
+    static const struct { GgufType type; size_t bytes;
+    } types[] = {
+        // an 8 is an 8
+        { GGUF_U8, 1 },  { GGUF_I8, 1 },  { GGUF_U16, 2 }, { GGUF_I16, 2 },
+        { GGUF_I32, 4 }, { GGUF_U64, 8 }, { GGUF_I64, 8 },
+    };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        Writer w = { .without = "llama.embedding_length" };
+        write_bytes(put_key(&w, "llama.embedding_length", types[i].type), (uint8_t[8]){ 8 }, types[i].bytes);
+        check_accepted("an embedding_length of another type", model_file(&w, "llama", &llama, plain));
+    }
+}
+
+static void test_odd_floats(void) {
+    static const struct { const char *key; float value;
+    } wrong[] = {
+        { "llama.attention.layer_norm_rms_epsilon", NAN },
+        { "llama.attention.layer_norm_rms_epsilon", INFINITY },
+        { "llama.attention.layer_norm_rms_epsilon", -1e-5f },
+        { "llama.rope.freq_base", NAN },
+        { "llama.rope.freq_base", 0 },
+        { "llama.rope.freq_base", -10000 },
+        { "llama.rope.freq_base", INFINITY },
+        { "llama.rope.scaling.factor", NAN },
+        { "llama.rope.scaling.factor", -2 },
+        { "llama.rope.scaling.factor", INFINITY },
+        { "llama.rope.scale_linear", NAN },
+        { "llama.rope.scale_linear", -1 },
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        Writer w = { .without = wrong[i].key };
+        write_f32(put_key(&w, wrong[i].key, GGUF_F32), wrong[i].value);
+        check_refused("a float out of range", model_file(&w, "llama", &llama, plain), wrong[i].key);
+        write_u32(put_key(&w, wrong[i].key, GGUF_U32), 1);
+        check_refused("a float that is a u32", model_file(&w, "llama", &llama, plain), wrong[i].key);
+    }
+}
+
+// ---------------------------------------------------------------------------- what is missing, or does not
+// fit
+
+static void test_missing(void) {
+    static const char *const keys[] = {
+        "general.architecture", "llama.context_length", "llama.embedding_length", "llama.feed_forward_length",
+        "llama.block_count", "llama.attention.head_count", "llama.attention.layer_norm_rms_epsilon",
+    };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        Writer w = { .without = keys[i] };
+        check_refused("a key is missing", model_file(&w, "llama", &llama, plain),
+                      i ? keys[i] : "architecture");
+    }
+    Writer w = { .without = "stablelm.attention.layer_norm_epsilon" };
+    check_refused("a key is missing", model_file(&w, "stablelm", &stablelm, plain), w.without);
+    w.without = "llama.attention.head_count_kv"; // then there are as many as heads, and wk has another shape
+    check_refused("a key is missing", model_file(&w, "llama", &llama, plain), "attn_k");
+}
+
+// Each tensor missing, of another shape, of another type.
+static void test_tensors(void) {
+    static const struct { const char *name; int rows, cols;
+    } tensors[] = {
+        { "token_embd.weight", 10, 8 },    { "output.weight", 10, 8 },
+        { "output_norm.weight", 0, 8 },    { "blk.0.attn_norm.weight", 0, 8 },
+        { "blk.1.attn_q.weight", 8, 8 },   { "blk.0.attn_k.weight", 4, 8 },
+        { "blk.1.attn_v.weight", 4, 8 },   { "blk.0.attn_output.weight", 8, 8 },
+        { "blk.1.ffn_norm.weight", 0, 8 }, { "blk.0.ffn_gate.weight", 12, 8 },
+        { "blk.1.ffn_up.weight", 12, 8 },  { "blk.0.ffn_down.weight", 8, 12 },
+        { "output_norm.bias", 0, 8 },      { "blk.1.attn_norm.bias", 0, 8 },
+        { "blk.1.attn_q.bias", 0, 8 },     { "blk.0.attn_k.bias", 0, 4 },
+        { "blk.0.ffn_norm.bias", 0, 8 },
+    };
+    static const float zeros[4096];
+    Style style = { F32, false, true, true };
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+        const char *name = tensors[i].name;
+        Writer w = { .without = name };
+        bool optional = strstr(name, ".bias") || !strcmp(name, "output.weight");
+        if (optional) check_accepted(name, model_file(&w, "llama", &llama, style));
+        else check_refused("a tensor is missing", model_file(&w, "llama", &llama, style), name);
+
+        int rows = tensors[i].rows, cols = tensors[i].cols;
+        const struct { uint32_t type; uint64_t cols, rows;
+        } others[] = {
+            { 0, (uint64_t)cols + 1, (uint64_t)rows },
+            { 0, (uint64_t)cols - 1, (uint64_t)rows },
+            { 0, (uint64_t)cols, rows ? (uint64_t)rows + 1 : 2 },
+            { 0, (uint64_t)cols, rows ? (uint64_t)rows - 1 : 3 },
+            { 0, (uint64_t)cols * 2, (uint64_t)(rows + 1) / 2 },
+            { 0, 1, (uint64_t)cols },
+            { 28, (uint64_t)cols, (uint64_t)rows }, // F64
+            { 26, (uint64_t)cols, (uint64_t)rows }, // I32
+            { 1, (uint64_t)cols, (uint64_t)rows },  // F16: good for a matrix
+        };
+        for (size_t k = 0; k < sizeof others / sizeof *others; k++) {
+            if (others[k].type == 1 && rows) continue;
+            w.without = NULL;
+            put_tensor(&w, name, others[k].type, others[k].rows ? 2 : 1,
+                       (uint64_t[]){ others[k].cols, others[k].rows }, 0);
+            write_bytes(&w.data, zeros, 4096);
+            w.without = name;
+            check_refused("a tensor that does not fit", model_file(&w, "llama", &llama, style),
+                          !strcmp(name, "token_embd.weight") ? "" : name);
+        }
+        put_tensor(&w, name, 0, 3, (uint64_t[]){ (uint64_t)cols, rows ? (uint64_t)rows : 1, 2 }, 0);
+        write_bytes(&w.data, zeros, 4096);
+        check_refused("three dimensions", model_file(&w, "llama", &llama, style), name);
+    }
+}
+
+static void test_cannot_run(void) {
+    Writer w = { 0 };
+    add_u32(&w, "llama.expert_count", 8);
+    check_refused("experts", model_file(&w, "llama", &llama, plain), "expert");
+    add_bool(&w, "stablelm.use_parallel_residual", 1);
+    check_refused("a parallel residual", model_file(&w, "stablelm", &stablelm, plain), "parallel");
+    add_bool(&w, "stablelm.use_parallel_residual", 0);
+    check_accepted("no parallel residual", model_file(&w, "stablelm", &stablelm, plain));
+    w.without = "blk.1.ffn_norm.weight";
+    check_refused("no ffn_norm", model_file(&w, "stablelm", &stablelm, plain), "parallel");
+    w.without = "general.architecture";
+    for (int i = 0; i < 3; i++) {
+        const char *name = (const char *[]){ "mamba", "llama4", "lla" }[i];
+        write_text(put_key(&w, "general.architecture", GGUF_STRING), name);
+        check_refused("another architecture", model_file(&w, "llama", &llama, plain), name);
+    }
+    add_string(&w, "x", ""), write_u32(put_key(&w, "general.architecture", GGUF_U32), 7);
+    check_refused("an architecture of another type", model_file(&w, "llama", &llama, plain),
+                  "general.architecture");
+    w.without = NULL;
+    for (int i = 0; i < 2; i++) {
+        const char *kind = (const char *[]){ "yarn", "longrope" }[i];
+        add_string(&w, "llama.rope.scaling.type", kind);
+        check_refused("a rope we do not run", model_file(&w, "llama", &llama, plain), kind);
+    }
+    write_bytes(put_key(&w, "split.count", GGUF_U16), "\2", 2);
+    check_refused("a part of a model", model_file(&w, "llama", &llama, plain), "split");
+    add_tensor(&w, "blk.1.attn_q_norm.weight", F32, 0, 2, (float[]){ 1, 1 });
+    check_refused("norms of q", model_file(&w, "llama", &llama, plain), "norm");
+    check_refused("nothing but a mark", written(&w), "");
+    check_refused("a model of a key", (add_string(&w, "general.architecture", "llama"), written(&w)), "");
+
+    Config c = llama;
+    for (int heads = 3; heads <= 5; heads += 2) {       // 8 is not shared by 3 or 5
+        c.n_heads = c.n_kv_heads = heads, c.head_dim = 8 / heads;
+        check_refused("heads that do not fit", model_file(&w, "llama", &c, plain), "heads");
+    }
+    for (int kv_heads = 3; kv_heads <= 8; kv_heads += 5) {      // 4 heads, and tensors that fit
+        c = llama, c.n_kv_heads = kv_heads;
+        check_refused("key/value heads that do not fit", model_file(&w, "llama", &c, plain),
+                      "key/value heads");
+    }
+    c = stablelm, c.rope_dim = 6;
+    check_refused("more turns than there is", model_file(&w, "stablelm", &c, plain), "rope.dimension_count");
+    c.rope_dim = 3;
+    check_refused("an odd number turns", model_file(&w, "stablelm", &c, plain), "rope.dimension_count");
+}
+
+// Numbers are read where they lie: where they do not lie well, the file is refused.
+static void test_places(void) {
+    for (uint32_t alignment = 1; alignment <= 8; alignment *= 2)
+        for (int shift = 0; shift < 8; shift++) {
+            Writer w = { .alignment = alignment };
+            add_u32(&w, "general.alignment", alignment);
+            add_string(&w, "general.name", &"1234567"[shift]);
+            Bytes file = model_file(&w, "llama", &llama, plain);
+            Model m;
+            const char *error = checkpoint_read(&m, file);
+            CHECK(error ? is_sentence(error) : (uintptr_t)m.weights.layers[1].wq.w.data % 4 == 0,
+                  "alignment %u: %s", alignment, error ? error : "numbers lie badly");
+            CHECK(alignment < 8 || !error, "alignment 8: %s", error);
+            model_free(&m), free_bytes(file);
         }
 }
 
-// Files as long as their headers ask for, with shapes that no model has.
-static void test_impossible_shapes(void) {
-    static const Config shapes[] = {
-        { .dim = 9, .n_heads = 2, .n_kv_heads = 2 },                // heads of four and a half
-        { .dim = 6, .n_heads = 2, .n_kv_heads = 2 },                // of three: not pairs
-        { .dim = 8, .n_heads = 4, .n_kv_heads = 3 },                // four cannot share three
-        { .dim = 8, .n_heads = 2, .n_kv_heads = 4 },
-        { .dim = 8, .n_heads = 2, .n_kv_heads = 1 },                // this one is good
-    };
-    for (int i = 0; i < 5; i++) {
-        Config c = shapes[i];
-        c.hidden_dim = 4, c.n_layers = 1, c.vocab_size = 5, c.seq_len = 4;
-        Bytes file = random_checkpoint(&c, true);
-        Model m;
-        const char *error = checkpoint_read(&m, file);
-        CHECK(i < 4 ? is_sentence(error) : !error, "dim %d, %d heads, %d kv heads: %s", c.dim, c.n_heads,
-              c.n_kv_heads, error ? error : "accepted");
-        model_free(&m), free_bytes(file);
-    }
-}
-
-static void test_version_1_fields(const File *good) {
-    static const struct { const char *name; size_t offset; uint8_t value; } bytes[] = {
-        { "version 0", 4, 0 }, { "version 2", 4, 2 }, { "version 3", 4, 3 },
-        { "shared 2", 36, 2 }, { "shared 255", 36, 255 }, { "another magic", 0, 0x33 },
-    };
-    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
-        File f = *good;
-        f.data[bytes[i].offset] = bytes[i].value;
-        check_refused(bytes[i].name, &f, f.size);
-    }
-    File f = *good;
-    memcpy(f.data + 28, &(int){ -10 }, 4);              // only version 0 says it with a sign
-    check_refused("a negative vocab_size", &f, f.size);
-}
-
-static void test_other_files(void) {
-    static const char *const others[] = { "GGUF\3\0\0\0", "PK\3\4", "<!DOCTYPE html>",
-                                          "version https://git-lfs" };
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        File f = { .size = 0 };
-        put(&f, others[i], strlen(others[i]));
-        check_refused(others[i], &f, 4096);
-    }
-    File zeros = { .size = 0 };
-    check_refused("zeros", &zeros, 4096);
-}
-
-// ---------------------------------------------------------------------------- tokenizer.bin
-
-static void put_piece(File *f, float score, const char *text, int length) {
-    put(f, &score, sizeof score);
-    put_int(f, length);
-    put(f, text, strlen(text));
-    f->seams[f->n_seams++] = f->size;
-}
-
-static void make_vocabulary(File *f) {
-    *f = (File){ .size = 0 };
-    put_int(f, 7);
-    put_piece(f, 0, "<unk>", 5);
-    put_piece(f, 0, "\n<s>\n", 5);
-    put_piece(f, 0, "\n</s>\n", 6);
-    put_piece(f, 0, "<0x41>", 6);
-    put_piece(f, 0, "<0xzz>", 6);                       // not a byte: a text
-    put_piece(f, -1, " there ", 7);
-    put_piece(f, -2.5f, "", 0);
-    put_piece(f, -3, "\xc3\xa9", 2);
-}
-
-static const char *read_vocabulary(Vocabulary *v, const File *f, size_t size, uint8_t **copy) {
-    *copy = malloc(size + !size);
-    memcpy(*copy, f->data, size);
-    return vocabulary_read(v, (Bytes){ *copy, size }, 0);
-}
-
-static void test_vocabulary(void) {
-    static const struct { const char *text; int length; float score; PieceKind kind; } want[] = {
-        { "<unk>", 5, 0, UNKNOWN }, { "\n<s>\n", 5, 0, CONTROL }, { "\n</s>\n", 6, 0, CONTROL },
-        { "A", 1, 0, BYTE },        { "<0xzz>", 6, 0, NORMAL },   { " there ", 7, -1, NORMAL },
-        { "", 0, -2.5f, NORMAL },   { "\xc3\xa9", 2, -3, NORMAL },
-    };
-    File f;
-    Vocabulary v;
-    uint8_t *copy;
-    make_vocabulary(&f);
-    const char *error = read_vocabulary(&v, &f, f.size, &copy);
-    CHECK(!error, "a good tokenizer is refused: %s", error);
-    CHECK(v.size == 8 && v.bos == 1 && v.eos == 2 && v.add_space && v.unknown == 0 && v.longest == 7,
-          "%d pieces, up to %d bytes", v.size, v.longest);
-    for (int i = 0; i < v.size && i < 8; i++) {
-        const Piece *p = &v.pieces[i];
-        CHECK(p->length == want[i].length && !memcmp(p->text, want[i].text, (size_t)p->length) &&
-                  p->score == want[i].score && p->kind == want[i].kind,
-              "piece %d: wanted '%s', got '%.*s', score %g, kind %d", i, want[i].text, p->length, p->text,
-              p->score, p->kind);
-    }
-    CHECK(v.byte_ids[0x41] == 3 && v.byte_ids[0x42] == -1, "<0x41> is byte piece %d", v.byte_ids[0x41]);
-    vocabulary_free(&v), free(copy);
-
-    static const int sizes[] = { 1, 7, 8, 9, INT32_MAX };           // of which one is the right one
-    for (int i = 0; i < 5; i++) {
-        error = vocabulary_read(&v, (Bytes){ f.data, f.size }, sizes[i]);
-        CHECK(sizes[i] == 8 ? !error && v.size == 8 : is_sentence(error) && !v.pieces && !v.slots,
-              "eight pieces, and %d are wanted: %s", sizes[i], error ? error : "accepted");
-        vocabulary_free(&v);
-    }
-}
-
-static void check_vocabulary_refused(const char *what, const File *f, size_t size) {
-    Vocabulary v;
-    uint8_t *copy;
-    const char *error = read_vocabulary(&v, f, size, &copy);
-    CHECK(is_sentence(error), "%s, %zu bytes: wanted a refusal, got %s", what, size,
-          error ? error : "a vocabulary");
-    CHECK(!v.pieces && !v.slots, "%s, %zu bytes: refused, but something is held", what, size);
-    vocabulary_free(&v), free(copy);
-}
-
-static void test_damaged_vocabularies(void) {
-    File good, f;
-    make_vocabulary(&good);
-    for (size_t size = 0, seam = 0; size < good.size; size++) {
-        while (good.seams[seam] < size) seam++;
-        if (seam >= 3 && size == good.seams[seam]) continue;        // a shorter one, of four pieces or more
-        check_vocabulary_refused("cut short", &good, size);
-    }
-    static const struct { const char *name; size_t offset; uint32_t value; } words[] = {
-        { "longest 0", 0, 0 },           { "longest -1", 0, 0xffffffff }, { "longest 6", 0, 6 },
-        { "length -1", 8, 0xffffffff },  { "length 8", 8, 8 },            { "length huge", 8, 0x7fffffff },
-        { "score NaN", 4, 0x7fc00000 },  { "score infinite", 4, 0xff800000 },
-    };
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        f = good;
-        memcpy(f.data + words[i].offset, &words[i].value, 4);
-        check_vocabulary_refused(words[i].name, &f, f.size);
-    }
-    f = (File){ .size = 0 };                            // no piece takes less room than one without text
-    put_int(&f, 1);
-    for (int i = 0; i < 20; i++) put_piece(&f, 0, "", 0);
-    for (size_t extra = 1; extra < 8; extra++)
-        check_vocabulary_refused("20 empty pieces and a bit", &f, f.size + extra);
-    check_vocabulary_refused("three pieces", &f, 4 + 3 * 8);
-    f.data[0] = 'G', f.data[1] = 'G', f.data[2] = 'U', f.data[3] = 'F';
-    check_vocabulary_refused("a GGUF file", &f, f.size);
-}
-
 int main(void) {
-    File f;
-    for (int tied = 0; tied < 2; tied++) {
-        make_version_0(&f, tied);
-        test_good_file(&f, tied);
-        test_wrong_fields(&f, 0);
-        test_wrong_sizes(&f, 28);
-        make_version_1(&f, tied);
-        test_good_file(&f, tied);
-        test_wrong_fields(&f, 8);
-        test_version_1_fields(&f);
-        test_wrong_sizes(&f, 256);
-    }
-    test_impossible_shapes();
-    test_other_files();
-    test_vocabulary();
-    test_damaged_vocabularies();
+    test_good_models();
+    test_every_key();
+    test_odd_values();
+    test_odd_floats();
+    test_missing();
+    test_tensors();
+    test_cannot_run();
+    test_places();
     return finish("test_checkpoint");
 }

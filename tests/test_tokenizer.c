@@ -1,80 +1,6 @@
-// test_tokenizer.c - UTF-8 against the Unicode standard, merging by hand and against the plain way to do it.
+// test_tokenizer.c - merging by hand and against the plain way to do it.
 #include "test.h"
 #include <time.h>
-
-// ---------------------------------------------------------------------------- UTF-8
-
-// What comes out when these bytes go in one at a time, as a string.
-static const char *pushed(const char *bytes, int n, bool replace) {
-    static char all[256];
-    int length = 0, most = 0;
-    Utf8 u = { { 0 }, 0 };
-    for (int i = 0; i < n; i++) {
-        char out[8];
-        int ready = utf8_push(out, &u, (uint8_t)bytes[i], replace);
-        memcpy(all + length, out, (size_t)ready);
-        length += ready;
-        if (ready > most) most = ready;
-    }
-    CHECK(most <= 6, "%d bytes came out at once", most);
-    length += utf8_flush(all + length, &u, replace);
-    CHECK(u.count == 0, "%d bytes are held after the flush", u.count);
-    all[length] = 0;
-    return all;
-}
-
-static int spell(char out[5], uint32_t point) {         // RFC 3629, section 3
-    int n = point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
-    static const uint8_t first[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
-    for (int i = n - 1; i > 0; i--, point >>= 6) out[i] = (char)(0x80 | (point & 0x3f));
-    out[0] = (char)(first[n] | point);
-    return n;
-}
-
-// Every character comes out whole, with its last byte and not before.
-static void test_all_characters(void) {
-    for (int replace = 0; replace < 2; replace++)
-        for (uint32_t point = 0; point <= 0x10ffff; point++) {
-            if (point >= 0xd800 && point < 0xe000) continue;
-            char bytes[5], out[8];
-            int n = spell(bytes, point), early = 0, late = 0;
-            Utf8 u = { { 0 }, 0 };
-            for (int i = 0; i < n; i++) early += late, late = utf8_push(out, &u, (uint8_t)bytes[i], replace);
-            CHECK(early == 0 && late == n && !memcmp(out, bytes, (size_t)n) && u.count == 0,
-                  "U+%04X: %d bytes too early, then %d of %d", point, early, late, n);
-        }
-}
-
-#define R "\xef\xbf\xbd"                                // U+FFFD
-
-// The Unicode standard, section 3.9, tables 3-8 to 3-11: one U+FFFD for each maximal part of a character.
-static void test_ill_formed(void) {
-    static const struct { const char *name, *bytes, *want; } cases[] = {
-        { "overlong",    "\xc0\xaf\xe0\x80\xbf\xf0\x81\x82\x41",             R R R R R R R R "A" },
-        { "surrogates",  "\xed\xa0\x80\xed\xbf\xbf\xed\xaf\x41",             R R R R R R R R "A" },
-        { "too high",    "\xf4\x91\x92\x93\xff\x41\x80\xbf\x42",             R R R R R "A" R R "B" },
-        { "cut short",   "\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41",             R R R R "A" },
-        { "mixed",       "a\xf1\x80\x80\xe1\x80\xc2" "b\x80" "c\x80\xbf" "d",   "a" R R R "b" R "c" R R "d" },
-        { "never used",  "\xc0\x81\xc1\xbf\xf5\x81\x81\x81\xf8\xff",         R R R R R R R R R R },
-        { "at the end",  "ab\xf0\x9f\x98",                                   "ab" R },
-        { "stray",       "\x80",                                             R },
-        { "whole",       "\xc3\xab \xf0\x9f\x98\x80",                       "\xc3\xab \xf0\x9f\x98\x80" },
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int n = (int)strlen(cases[i].bytes);
-        CHECK(!strcmp(pushed(cases[i].bytes, n, true), cases[i].want), "%s, replaced: wanted '%s', got '%s'",
-              cases[i].name, cases[i].want, pushed(cases[i].bytes, n, true));
-        CHECK(!strcmp(pushed(cases[i].bytes, n, false), cases[i].bytes), "%s: not the bytes that went in",
-              cases[i].name);
-    }
-    for (int round = 0; round < 20000; round++) {       // random bytes from the edges of the ranges
-        static const uint8_t likely[] = { 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0,
-                                          0xc2, 0xdf, 0xe0, 0xed, 0xef, 0xf0, 0xf4, 0xf5 };
-        char bytes[17] = "";
-        for (int i = 0; i < 16; i++) bytes[i] = (char)likely[random_below(sizeof likely)];
-        CHECK(!strcmp(pushed(bytes, 16, false), bytes), "round %d: not the bytes that went in", round);
-    }
-}
 
 // ---------------------------------------------------------------------------- merging
 
@@ -292,8 +218,6 @@ static void test_long_texts(void) {
 }
 
 int main(void) {
-    test_all_characters();
-    test_ill_formed();
     test_by_hand();
     test_bytes();
     test_token_text();
