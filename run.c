@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 static const char help[] =
-    "usage: run CHECKPOINT [options]       a model file of llama2.c (.bin, version 0 or 1)\n"
-    "  -m MODE             generate (default), tokenize\n"
+    "usage: run CHECKPOINT [options]       a .gguf, or a .bin of llama2.c\n"
+    "  -m MODE             generate (default), perplexity, tokenize, info\n"
     "  -i TEXT             prompt                     -f FILE  prompt from a file, - is standard input\n"
     "  -n N                tokens to write after the prompt (256; -1: until the context is full)\n"
     "  -t T                temperature (1.0; 0: always the likeliest token)\n"
@@ -27,17 +27,19 @@ static const char help[] =
     "  -s SEED             of the random numbers, 64 bits (default: drawn, and printed at the end)\n"
     "  -c N                context length (default: the file's, at most 4096)\n"
     "  -j N                threads (default: the processors this process may run on)\n"
-    "  -z FILE             tokenizer.bin (default: beside the checkpoint: tokenizer.bin, or tok<vocabulary size>.bin)\n"
+    "  -z FILE             tokenizer.bin (default: beside the checkpoint: tokenizer.bin, or tok<vocabulary "
+    "size>.bin)\n"
     "  --kv f16|f32        type of the KV cache (f16)\n"
     "  --kernels NAME      portable\n"
     "  --swap-norm         run a file that was trained with the other norm\n"
     "  --logits FILE       write the logits of every position to a .npy file\n"
+    "  --json              the report of perplexity, tokenize and info, for programs\n"
     "  --trace             print what every operation computed\n"
     "  -q                  no statistics              -h, --help   --version\n";
 
 // ---------------------------------------------------------------------------- endings
 
-enum { DONE, FAILED, MISUSED };                         // exit status: fine; file, memory or machine; command line
+enum { DONE, FAILED, MISUSED };                 // exit status: fine; file, memory or machine; command line
 
 static void fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
 static void fail(int status, const char *format, ...) {
@@ -53,20 +55,27 @@ static void fail(int status, const char *format, ...) {
 static volatile sig_atomic_t interrupted;
 static void interrupt(int signal) { (void)signal; interrupted = 1; }
 
-// Nothing is lost in silence; only that the reader of a pipe has left is no error.
+static bool reader_left;                                // of a pipe: no error, and nothing more to say
+
+// Nothing is lost in silence.
 static void flush_output(void) {
-    if (fflush(stdout) == 0 && !ferror(stdout)) return;
-    if (errno == EPIPE) _exit(DONE);
-    fprintf(stderr, "run: cannot write the text: %s\n", strerror(errno));
-    _exit(FAILED);
+    if (reader_left || (fflush(stdout) == 0 && !ferror(stdout))) return;
+    if (errno != EPIPE) {
+        fprintf(stderr, "run: cannot write the text: %s\n", strerror(errno));
+        _exit(FAILED);
+    }
+    reader_left = true;
+    interrupted = 1;
 }
 
 // ---------------------------------------------------------------------------- the command line
 
 typedef struct {
-    const char *checkpoint, *mode, *prompt, *prompt_file, *tokenizer, *seed, *kv, *kernels, *logits;
+    const char *checkpoint, *mode_name, *prompt, *prompt_file, *tokenizer, *seed, *kv, *kernels, *logits;
     int n, context, threads;
-    bool swap_norm, trace, quiet, help, version;
+    enum { GENERATE, PERPLEXITY, TOKENIZE, INFO } mode;
+    Type kv_type;
+    bool swap_norm, trace, json, quiet, help, version;
     Sampler sampler;
 } Options;
 
@@ -76,7 +85,8 @@ typedef struct { const char *name; Kind kind; void *value; double least, most; }
 static double number(const Option *option, const char *text) {
     char *end;
     double x = strtod(text, &end);
-    if (end == text || *end || !(x >= option->least && x <= option->most) || (option->kind == WHOLE && x != floor(x)))
+    if (end == text || *end || !(x >= option->least && x <= option->most) ||
+        (option->kind == WHOLE && x != floor(x)))
         fail(MISUSED, "%s %s: a %snumber from %.10g to %.10g is wanted", option->name, text,
              option->kind == WHOLE ? "whole " : "", option->least, option->most);
     return x;
@@ -102,8 +112,18 @@ static uint64_t seed(const char *text) {
     char *end;
     errno = 0;
     uint64_t value = strtoull(text, &end, 10);
-    if (!isdigit((unsigned char)*text) || *end || errno) fail(MISUSED, "-s %s: a whole number of 64 bits is wanted", text);
+    if (!isdigit((unsigned char)*text) || *end || errno)
+        fail(MISUSED, "-s %s: a whole number of 64 bits is wanted", text);
     return value;
+}
+
+static int choice(const char *flag, const char *text, const char *const *names) {
+    char list[256] = "";
+    for (int i = 0; names[i]; i++) {
+        if (!strcmp(text, names[i])) return i;
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", names[i]);
+    }
+    fail(MISUSED, "%s %s: one of %s is wanted", flag, text, list);
 }
 
 static bool same_file(const char *a, const char *b) {
@@ -112,10 +132,10 @@ static bool same_file(const char *a, const char *b) {
 }
 
 static Options parse(int argc, char **argv) {
-    Options o = { .mode = "generate", .kv = "f16", .n = 256,
+    Options o = { .mode_name = "generate", .kv = "f16", .n = 256,
                   .sampler = { .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1 } };
     const Option options[] = {
-        { "-m", NAME, &o.mode, 0, 0 },                  { "-i", TEXT, &o.prompt, 0, 0 },
+        { "-m", NAME, &o.mode_name, 0, 0 },             { "-i", TEXT, &o.prompt, 0, 0 },
         { "-f", NAME, &o.prompt_file, 0, 0 },           { "-n", WHOLE, &o.n, -1, INT_MAX },
         { "-t", REAL, &o.sampler.temperature, 0, 100 }, { "-p", REAL, &o.sampler.top_p, 0, 1 },
         { "-k", WHOLE, &o.sampler.top_k, 0, INT_MAX },  { "--min-p", REAL, &o.sampler.min_p, 0, 1 },
@@ -124,9 +144,9 @@ static Options parse(int argc, char **argv) {
         { "-j", WHOLE, &o.threads, 1, 256 },            { "-z", NAME, &o.tokenizer, 0, 0 },
         { "--kv", NAME, &o.kv, 0, 0 },                  { "--kernels", NAME, &o.kernels, 0, 0 },
         { "--swap-norm", SWITCH, &o.swap_norm, 0, 0 },  { "--logits", NAME, &o.logits, 0, 0 },
-        { "--trace", SWITCH, &o.trace, 0, 0 },          { "-q", SWITCH, &o.quiet, 0, 0 },
-        { "-h", SWITCH, &o.help, 0, 0 },                { "--help", SWITCH, &o.help, 0, 0 },
-        { "--version", SWITCH, &o.version, 0, 0 },
+        { "--json", SWITCH, &o.json, 0, 0 },            { "--trace", SWITCH, &o.trace, 0, 0 },
+        { "-q", SWITCH, &o.quiet, 0, 0 },               { "-h", SWITCH, &o.help, 0, 0 },
+        { "--help", SWITCH, &o.help, 0, 0 },            { "--version", SWITCH, &o.version, 0, 0 },
     };
     int n = sizeof options / sizeof *options;
     for (int i = 1, k; i < argc; i++) {
@@ -147,37 +167,36 @@ static Options parse(int argc, char **argv) {
         flush_output();
         exit(DONE);
     }
-    if (strcmp(o.mode, "generate") && strcmp(o.mode, "tokenize")) fail(MISUSED, "-m %s: generate or tokenize is wanted", o.mode);
-    if (strcmp(o.kv, "f16") && strcmp(o.kv, "f32")) fail(MISUSED, "--kv %s: f16 or f32 is wanted", o.kv);
-    if (!choose_kernels(o.kernels)) fail(MISUSED, "--kernels %s: this processor has %s", o.kernels, "portable");
+    if (!choose_kernels(o.kernels))
+        fail(MISUSED, "--kernels %s: this processor has %s", o.kernels, "portable");
     if (o.prompt && o.prompt_file) fail(MISUSED, "one prompt is wanted, not both -i and -f");
     if (!o.checkpoint || !*o.checkpoint) fail(MISUSED, "which checkpoint? See run --help");
-    if (o.logits && (same_file(o.logits, o.checkpoint) || same_file(o.logits, o.tokenizer) || same_file(o.logits, o.prompt_file)))
+    if (o.logits && (same_file(o.logits, o.checkpoint) || same_file(o.logits, o.tokenizer) ||
+                     same_file(o.logits, o.prompt_file)))
         fail(MISUSED, "--logits %s would write over what is read", o.logits);
+    o.mode =
+        choice("-m", o.mode_name, (const char *[]){ "generate", "perplexity", "tokenize", "info", NULL });
+    o.kv_type = choice("--kv", o.kv, (const char *[]){ "f16", "f32", NULL }) ? F32 : F16;
     o.sampler.random = seed(o.seed);
     return o;
 }
 
 // ---------------------------------------------------------------------------- loading
 
-typedef struct { char *data; size_t size; } Text;
-
 static Text read_prompt(const Options *o) {
-    Text text = { NULL, 0 };
-    if (!o->prompt_file) {
-        text.size = o->prompt ? strlen(o->prompt) : 0;
-        text.data = (char *)(uintptr_t)(o->prompt ? o->prompt : "");
-        return text;
-    }
+    const char *given = o->prompt ? o->prompt : "";
+    if (!o->prompt_file) return (Text){ given, strlen(given) };
     FILE *f = strcmp(o->prompt_file, "-") ? fopen(o->prompt_file, "rb") : stdin;
     if (!f) fail(FAILED, "%s: %s", o->prompt_file, strerror(errno));
-    for (size_t room = 0, got = 1; got; text.size += got) {
-        if (room - text.size < 4096 && !(text.data = realloc(text.data, room = 2 * room + 65536)))
+    char *data = NULL;
+    size_t size = 0;
+    for (size_t room = 0, got = 1; got; size += got) {
+        if (room - size < 4096 && !(data = realloc(data, room = 2 * room + 65536)))
             fail(FAILED, "%s: no memory for a text of this size", o->prompt_file);
-        got = fread(text.data + text.size, 1, room - text.size, f);
+        got = fread(data + size, 1, room - size, f);
     }
     if (ferror(f)) fail(FAILED, "%s: %s", o->prompt_file, strerror(errno));
-    return text;
+    return (Text){ data, size };
 }
 
 static const char *try_vocabulary(Vocabulary *v, Bytes *file, const char *path, int vocab_size) {
@@ -189,7 +208,7 @@ static const char *try_vocabulary(Vocabulary *v, Bytes *file, const char *path, 
 }
 
 // The tokenizer that was named, else the one of two beside the checkpoint that fits it.
-static void load_vocabulary(Vocabulary *v, Bytes *file, const Options *o, int vocab_size) {
+static void find_vocabulary(Vocabulary *v, Bytes *file, const Options *o, int vocab_size) {
     const char *slash = strrchr(o->checkpoint, '/'), *path = o->tokenizer, *error;
     int folder = slash ? (int)(slash - o->checkpoint) + 1 : 0;
     char plain[4096], sized[4096];
@@ -197,22 +216,32 @@ static void load_vocabulary(Vocabulary *v, Bytes *file, const Options *o, int vo
     snprintf(sized, sizeof sized, "%.*stok%d.bin", folder, o->checkpoint, vocab_size);
     if (!path) path = plain;
     error = try_vocabulary(v, file, path, vocab_size);
-    if (error && !o->tokenizer && access(sized, F_OK) == 0) error = try_vocabulary(v, file, path = sized, vocab_size);
+    if (error && !o->tokenizer && access(sized, F_OK) == 0)
+        error = try_vocabulary(v, file, path = sized, vocab_size);
     if (error) fail(FAILED, "%s: %s%s", path, error, o->tokenizer ? "" : "; name a tokenizer with -z FILE");
 }
 
-static void load_model(Model *m, Bytes *file, const Options *o) {
-    const char *error = map_file(file, o->checkpoint);
-    if (!error) error = checkpoint_read(m, *file);
+// Of a GGUF file, which has it inside, or of a tokenizer file named with -z.
+static void load_vocabulary(Vocabulary *v, Bytes *file, const Options *o, Bytes checkpoint, int vocab_size) {
+    if (o->tokenizer || !is_gguf(checkpoint)) {
+        find_vocabulary(v, file, o, vocab_size);
+        return;
+    }
+    const char *error = vocabulary_read(v, checkpoint, vocab_size);
+    if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
+}
+
+static void load_model(Model *m, Bytes file, const Options *o) {
+    const char *error = checkpoint_read(m, file);
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
     if (strcmp(m->config.norm, norm_name()) && !o->swap_norm)
-        fail(FAILED, "%s was trained with %s, and this build runs %s: use the one of 'make NORM=%s', or run it on purpose "
-             "with --swap-norm", o->checkpoint, m->config.norm, norm_name(), m->config.norm);
+        fail(FAILED, "%s was trained with %s, and this build runs %s: use the one of 'make NORM=%s', or run "
+             "it on purpose with --swap-norm", o->checkpoint, m->config.norm, norm_name(), m->config.norm);
 }
 
 // ---------------------------------------------------------------------------- generating
 
-enum { PROMPT_CHUNK = 512 };                            // tokens of a prompt that go through the model together
+enum { PROMPT_CHUNK = 512 };                            // tokens of a prompt that go through together
 
 typedef struct {
     const Options *o;
@@ -221,7 +250,6 @@ typedef struct {
     State state;
     int *ids, n_ids;        // BOS, the prompt, and what has been written
     int fed;                // ids that have been through the model
-    int threads;
     FILE *logits;
     const float *last;      // logits after the last id fed
 } Run;
@@ -237,11 +265,13 @@ static void feed(Run *r, int most) {
         if (r->logits) fwrite(logits, sizeof(float), (size_t)wanted * vocab_size, r->logits);
         if (wanted) r->last = logits + (size_t)(wanted - 1) * vocab_size;
         if (r->n_ids - first > most && isatty(2))
-            fprintf(stderr, "\rreading the prompt: %d of %d%s", r->fed, r->n_ids, r->fed == r->n_ids ? "\n" : "");
+            fprintf(stderr, "\rreading the prompt: %d of %d%s", r->fed, r->n_ids,
+                    r->fed == r->n_ids ? "\n" : "");
     }
     for (int i = 0; i < vocab_size && r->last; i++)
         if (!isfinite(r->last[i]))
-            fail(FAILED, "%s: the logits after position %d are not finite: its weights are damaged", r->o->checkpoint, r->fed - 1);
+            fail(FAILED, "%s: the logits after position %d are not finite: its weights are damaged",
+                 r->o->checkpoint, r->fed - 1);
 }
 
 static void write_token(Utf8 *utf8, const Piece *piece, bool terminal) {
@@ -251,7 +281,7 @@ static void write_token(Utf8 *utf8, const Piece *piece, bool terminal) {
     flush_output();
 }
 
-// Token after token, until one of DESIGN's reasons to stop; returns whether the context was full.
+// Token after token, until there are enough, the text has ended or the context is full. True: the last.
 static bool write_text(Run *r, Sampler *sampler) {
     const Options *o = r->o;
     bool terminal = isatty(1), full = false;
@@ -272,42 +302,47 @@ static bool write_text(Run *r, Sampler *sampler) {
     return full;
 }
 
-static void print_statistics(const Run *r, double load, double prefill, double decode, int prompt, uint64_t seed) {
+static void print_statistics(const Run *r, double load, double prefill, double decode, int prompt,
+                             uint64_t seed) {
     int decoded = r->fed > prompt ? r->fed - prompt : 0, fed = r->fed - decoded;
-    fprintf(stderr, "%s, kernels %s, threads %d, context %d\n", norm_name(), kernels.name, r->threads, r->state.context);
+    fprintf(stderr, "%s, kernels %s, context %d\n", norm_name(), kernels.name, r->state.context);
     fprintf(stderr, "load     %.2f ms\n", load * 1e3);
     fprintf(stderr, "prefill  %.2f ms, %d tokens, %.1f tokens/s\n", prefill * 1e3, fed, fed / prefill);
     if (decoded)
-        fprintf(stderr, "decode   %.2f ms, %d tokens, %.1f tokens/s, %.2f GB/s of weights\n", decode * 1e3, decoded,
-                decoded / decode, 1e-9 * (double)bytes_per_token(r->m) * decoded / decode);
+        fprintf(stderr, "decode   %.2f ms, %d tokens, %.1f tokens/s, %.2f GB/s of weights\n", decode * 1e3,
+                decoded, decoded / decode, 1e-9 * (double)bytes_per_token(r->m) * decoded / decode);
     fprintf(stderr, "seed     %llu\n", (unsigned long long)seed);
     if (r->last)
-        fprintf(stderr, "hash     %016llx\n", (unsigned long long)hash_logits(r->last, r->m->config.vocab_size));
+        fprintf(stderr, "hash     %016llx\n",
+                (unsigned long long)hash_logits(r->last, r->m->config.vocab_size));
 }
 
 // The ids of BOS and the prompt, with room for `more`.
 static int *prompt_ids(int *n, const Vocabulary *v, Text prompt, const Options *o, bool bos, size_t more) {
     int *ids = malloc((prompt.size + 2 + more) * sizeof *ids);
-    const char *error = ids ? tokenize(ids + bos, n, v, prompt.data, prompt.size) : "no memory for the prompt";
+    const char *error =
+        ids ? tokenize(ids + bos, n, v, prompt.data, prompt.size) : "no memory for the prompt";
     if (error) fail(FAILED, "%s: %s", o->prompt_file ? o->prompt_file : "the prompt", error);
     if (bos) ids[0] = v->bos, ++*n;
     return ids;
 }
 
-static void generate(const Model *m, const Vocabulary *v, Text prompt, Options *o, double started) {
+static void generate(Options *o, const Model *m, const Vocabulary *v, Text prompt, double started) {
     const Config *c = &m->config;
-    int context = o->context ? o->context : c->seq_len < 4096 ? c->seq_len : 4096;
+    int context = o->context ? o->context : default_context(c);
     uint64_t seed = o->sampler.random;
-    Run r = { .o = o, .m = m, .v = v, .threads = threads_start(o->threads ? o->threads : threads_available()) };
-    r.ids = prompt_ids(&r.n_ids, v, prompt, o, true, (size_t)context);
-    if (r.n_ids > context) fail(MISUSED, "the prompt takes %d tokens, the context holds %d: see -c", r.n_ids, context);
-    if (context > c->seq_len && !o->quiet)
-        fprintf(stderr, "run: the model was trained for %d positions; beyond them it may lose the thread\n", c->seq_len);
-
+    Run r = { .o = o, .m = m, .v = v };
+    r.ids = prompt_ids(&r.n_ids, v, prompt, o, v->add_bos && v->bos >= 0, (size_t)context);
+    if (r.n_ids == 0) fail(MISUSED, "this model has no token to begin with: give it a prompt, -i TEXT");
+    if (r.n_ids > context)
+        fail(MISUSED, "the prompt takes %d tokens, the context holds %d: see -c", r.n_ids, context);
     int prompt_length = r.n_ids, most = r.n_ids < PROMPT_CHUNK ? r.n_ids : PROMPT_CHUNK;
-    const char *error = state_create(&r.state, c, context, most, o->logits ? most : 1, strcmp(o->kv, "f16") ? F32 : F16);
+    const char *error = state_create(&r.state, c, context, most, o->logits ? most : 1, o->kv_type);
     if (!error) error = sampler_create(&o->sampler, c->vocab_size);
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
+    if (context > c->seq_len)
+        fprintf(stderr, "run: the model was trained for %d positions; beyond them it may lose the thread\n",
+                c->seq_len);
     if (o->trace) r.state.observer = trace_text, r.state.observer_context = stderr;
     if (o->logits && !(r.logits = npy_open(o->logits))) fail(FAILED, "%s: %s", o->logits, strerror(errno));
 
@@ -319,25 +354,59 @@ static void generate(const Model *m, const Vocabulary *v, Text prompt, Options *
     bool full = write_text(&r, &o->sampler);
     double done = seconds();
 
-    if (r.logits && !npy_close(r.logits, r.fed, c->vocab_size)) fail(FAILED, "%s: %s", o->logits, strerror(errno));
-    if (full) fprintf(stderr, "run: the context of %d is full; -c makes it longer\n", context);
-    if (!o->quiet) print_statistics(&r, loaded - started, read - loaded, done - read, prompt_length, seed);
-    threads_stop();
+    if (r.logits && !npy_close(r.logits, r.fed, c->vocab_size))
+        fail(FAILED, "%s: %s", o->logits, strerror(errno));
+    if (full && !reader_left)
+        fprintf(stderr, "run: the context of %d is full; -c makes it longer\n", context);
+    if (!o->quiet && !reader_left)
+        print_statistics(&r, loaded - started, read - loaded, done - read, prompt_length, seed);
     sampler_free(&o->sampler);
     state_free(&r.state);
     free(r.ids);
 }
 
-static void print_tokens(const Vocabulary *v, Text prompt, const Options *o) {
-    int n, *ids = prompt_ids(&n, v, prompt, o, false, 0);
-    for (int i = 0; i < n; i++) printf("%s%d", i ? " " : "", ids[i]);
-    putchar('\n');
+// ---------------------------------------------------------------------------- measuring
+
+static void print_perplexity(const Options *o, const Model *m, const Vocabulary *v, Text text) {
+    int context = o->context ? o->context : default_context(&m->config), n;
+    int *ids = prompt_ids(&n, v, text, o, v->add_bos && v->bos >= 0, 0);
+    int most = context < PROMPT_CHUNK ? context : PROMPT_CHUNK;
+    State state;
+    Perplexity p;
+    const char *error = state_create(&state, &m->config, context, most, most, o->kv_type);
+    if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
+    double started = seconds();
+    if ((error = perplexity(&p, m, &state, v, ids, n, isatty(2) && !o->quiet)))
+        fail(FAILED, "%s: %s", o->checkpoint, error);
+    double taken = seconds() - started;
+    if (o->json)
+        printf("{\"perplexity\": %.17g, \"stderr\": %.17g, \"tokens\": %ld, \"windows\": %d, "
+               "\"context\": %d, \"seconds\": %.17g, \"norm\": \"%s\", \"kernels\": \"%s\"}\n", p.perplexity,
+               p.standard_error, p.tokens, p.windows, context, taken, norm_name(), kernels.name);
+    else
+        printf("perplexity %.4f +/- %.4f over %ld tokens in %d windows of %d\n", p.perplexity,
+               p.standard_error, p.tokens, p.windows, context);
+    flush_output();
+    if (!o->quiet)
+        fprintf(stderr, "%s, kernels %s, %.2f s, %.1f tokens/s\n", norm_name(), kernels.name, taken,
+                (double)p.windows * context / taken);
+    state_free(&state);
+    free(ids);
+}
+
+static void print_tokens(const Options *o, const Vocabulary *v, Text text) {
+    int n, *ids = prompt_ids(&n, v, text, o, false, 0);
+    if (o->json) fputs("{\"tokens\": [", stdout);
+    for (int i = 0; i < n; i++) printf("%s%s%d", i && o->json ? "," : "", i ? " " : "", ids[i]);
+    puts(o->json ? "]}" : "");
     flush_output();
     free(ids);
 }
 
-// The first file that we open must not take the place of a standard stream that is closed. (Read only: writing to
-// it fails, and is reported.)
+// ---------------------------------------------------------------------------- the program
+
+// The first file that we open must not take the place of a standard stream that is closed. (Read only:
+// writing to it fails, and is reported.)
 static void reserve_standard_streams(void) {
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) < 0) exit(FAILED);
@@ -348,23 +417,32 @@ int main(int argc, char **argv) {
     reserve_standard_streams();
     sigaction(SIGPIPE, &(struct sigaction){ .sa_handler = SIG_IGN }, NULL);
     Options o = parse(argc, argv);
-    Model model;
-    Vocabulary vocabulary;
-    Bytes model_file, vocabulary_file;
-    load_model(&model, &model_file, &o);
-    load_vocabulary(&vocabulary, &vocabulary_file, &o, model.config.vocab_size);
-    Text prompt = read_prompt(&o);
+    Bytes file = { 0 }, vocabulary_file = { 0 };
+    Model model = { 0 };
+    Vocabulary vocabulary = { 0 };
+    const char *error = map_file(&file, o.checkpoint);
+    if (!error && o.mode == INFO && !(error = print_info(file, o.json))) flush_output();
+    if (error) fail(FAILED, "%s: %s", o.checkpoint, error);
+    if (o.mode == INFO) return unmap_file(file), DONE;
 
+    bool vocabulary_only =
+        o.mode == TOKENIZE && (o.tokenizer || is_gguf(file));
+    if (!vocabulary_only) load_model(&model, file, &o);
+    load_vocabulary(&vocabulary, &vocabulary_file, &o, file, model.config.vocab_size);
+    Text text = read_prompt(&o);
     int flags = SA_RESTART | (int)SA_RESETHAND;         // the second one is not ours
     sigaction(SIGINT, &(struct sigaction){ .sa_handler = interrupt, .sa_flags = flags }, NULL);
     sigaction(SIGTERM, &(struct sigaction){ .sa_handler = interrupt, .sa_flags = flags }, NULL);
-    if (strcmp(o.mode, "tokenize")) generate(&model, &vocabulary, prompt, &o, started);
-    else print_tokens(&vocabulary, prompt, &o);
+    threads_start(o.threads ? o.threads : threads_available());
+    if (o.mode == GENERATE) generate(&o, &model, &vocabulary, text, started);
+    if (o.mode == PERPLEXITY) print_perplexity(&o, &model, &vocabulary, text);
+    if (o.mode == TOKENIZE) print_tokens(&o, &vocabulary, text);
 
-    if (o.prompt_file) free(prompt.data);
+    threads_stop();
+    if (o.prompt_file) free((void *)(uintptr_t)text.data);
     vocabulary_free(&vocabulary);
     model_free(&model);
     unmap_file(vocabulary_file);
-    unmap_file(model_file);
+    unmap_file(file);
     return DONE;
 }
