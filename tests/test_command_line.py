@@ -10,6 +10,7 @@ import sys
 import termios
 import time
 
+import gguf
 import numpy as np
 import pytest
 
@@ -39,7 +40,7 @@ def rows(path):
 # ---------------------------------------------------------------------------- misused
 
 BAD = {
-    "-m": ["", "talk"],
+    "-m": ["", "talk", "Info", "tokens"],
     "-i": [],                                           # any text will do, and none as well
     "-f": [""],
     "-n": ["", "five", "5x", "1.5", "-2", "2147483648", "99999999999999999999", "1e99", "inf", "nan"],
@@ -56,6 +57,9 @@ BAD = {
     "--kernels": ["", "fastest"],
     "--logits": [""],
 }
+
+
+MODES = ["generate", "perplexity", "tokenize", "info"]
 
 
 @pytest.mark.parametrize("option, value", [(option, value) for option in BAD for value in BAD[option]])
@@ -87,8 +91,9 @@ def test_help_and_version(run, model):
     for option in ("-h", "--help"):
         outcome = run(option)
         assert (outcome.status, outcome.stderr) == (0, "")
-        for name in [*BAD, "--swap-norm", "--trace", "-q", "-h", "--help", "--version"]:
-            assert name in outcome.stdout.decode().replace(",", " ").split()
+        words = outcome.stdout.decode().replace(",", " ").split()
+        for name in [*BAD, *MODES, "--swap-norm", "--trace", "--json", "-q", "-h", "--help", "--version"]:
+            assert name in words
     outcome = run(model, "--version")
     assert (outcome.status, outcome.stderr) == (0, "")
     assert outcome.stdout.startswith(b"prenorm ") and outcome.stdout.endswith(b"\n")
@@ -148,6 +153,20 @@ def write_first(model, models, run, tmp_path):
 @pytest.mark.parametrize("end", [BOS, EOS])
 def test_ends_at_an_end_token(end, write_first):
     assert write_first(end, PROMPT, 9) == (0, PROMPT.encode() + b"\n", "")
+
+
+def test_ends_at_the_end_of_a_turn_or_a_message(models, run, tmp_path):
+    """What a GGUF file calls its EOT or its EOM ends a text like EOS. Which it is, only the file says."""
+    args = models / "heads.gguf", "-i", PROMPT, "-t", 0, "-q"
+    assert run(*args, "-n", 0, "--logits", tmp_path / "logits.npy").status == 0
+    best = int(np.argmax(np.load(tmp_path / "logits.npy")[-1]))
+    assert run(*args, "-n", 1).stdout != PROMPT.encode() + b"\n"
+    kind = make_models.KINDS["heads"]
+    for name in ("eot", "eom"):
+        path = tmp_path / f"{name}.gguf"
+        arrays = make_models.arrays_of(kind)
+        make_models.write_gguf(path, kind, arrays, {f"tokenizer.ggml.{name}_token_id": best})
+        assert run(path, *args[1:], "-n", 9) == (0, PROMPT.encode() + b"\n", "")
 
 
 def test_only_the_first_space_of_a_text_is_dropped(write_first):
@@ -289,7 +308,9 @@ def test_a_closed_pipe_ends_quietly(wide, run):
     assert Outcome.of(process, b"", stderr) == (0, b"", "")
 
 
-@pytest.mark.parametrize("args", [["-n", 60], ["-n", 0, "-i", "a" * 50], ["-m", "tokenize"], ["--help"]])
+@pytest.mark.parametrize("args", [["-n", 60], ["-n", 0, "-i", "a" * 50], ["-m", "tokenize"], ["--help"],
+                                  ["-m", "tokenize", "--json"], ["-m", "info"], ["-m", "info", "--json"],
+                                  ["-m", "perplexity", "-i", "a" * 50, "-c", 16]])
 def test_a_full_disk_is_reported(args, model, run):
     with open("/dev/full", "wb") as full:
         outcome = run(model, *args, stdout=full)
@@ -381,6 +402,40 @@ def test_tokenize(text, tokens, model, run):
         assert outcome.stdout == " ".join(map(str, ids)).encode() + b"\n"
 
 
+@pytest.fixture
+def heads(tmp_path):
+    """heads(**keys of the vocabulary): a model in GGUF that has them."""
+
+    def write(**keys):
+        kind, path = make_models.KINDS["heads"], tmp_path / "heads.gguf"
+        more = {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+        make_models.write_gguf(path, kind, make_models.arrays_of(kind), more)
+        return path
+
+    return write
+
+
+def test_a_vocabulary_without_a_space_in_front(heads, run):
+    path = heads(add_space_prefix=False)
+    ids = run(path, "-m", "tokenize", "-i", "the and").stdout.split()
+    assert [VOCABULARY[int(id)] for id in ids] == ["t", "he", " and"]
+    # Then a text that begins with a space begins with it.
+    outcome = run(path, "-n", 9, "-t", 0, "--logits", path.with_suffix(".npy"), "-q")
+    first = VOCABULARY[np.argmax(np.load(path.with_suffix(".npy"))[0])]
+    assert first.startswith("<0x") or outcome.stdout.startswith(first.encode())
+
+
+def test_a_text_without_bos(heads, run, tmp_path):
+    """Where the file wants none, the prompt stands alone, and there has to be one."""
+    path, out = heads(add_bos_token=False), tmp_path / "logits.npy"
+    run(path).check_refused(2, "-i")
+    ids = [int(id) for id in run(path, "-m", "tokenize", "-i", PROMPT).stdout.split()]
+    assert run(path, "-i", PROMPT, "-n", 0, "-q", "--logits", out).status == 0
+    wanted = reference.logits(reference.load(path), ids)
+    assert np.load(out).shape == wanted.shape
+    assert np.abs(np.load(out) - wanted).max() < 0.01 * np.abs(wanted).max()
+
+
 def test_tokenizer_is_found_beside_the_checkpoint(model, models, run, tmp_path):
     right, sized = models / "tokenizer.bin", f"tok{len(VOCABULARY)}.bin"
     wrong = tmp_path / "elsewhere" / "wrong.bin"
@@ -420,6 +475,19 @@ def test_messages_name_the_file(model, run, tmp_path):
 
 
 # ---------------------------------------------------------------------------- weights that are no numbers
+
+@pytest.mark.parametrize("scale", [b"\0\x7e", b"\0\x7c", b"\0\xfc"])     # NaN, Inf, -Inf, in F16
+@pytest.mark.parametrize("name", ["Q8_0", "Q4_1", "Q6_K", "IQ4_NL"])
+def test_damaged_blocks_are_reported(name, scale, models, run, tmp_path):
+    """The scale of one block of a matrix that every token meets."""
+    path, at = tmp_path / "damaged.gguf", make_models.RANDOM_TYPES.get(name, (0,))[0]
+    data = bytearray((models / f"{name}.gguf").read_bytes())
+    for tensor in gguf.GGUFReader(models / f"{name}.gguf").tensors:
+        if tensor.name == "blk.0.ffn_down.weight":
+            data[tensor.data_offset + at:tensor.data_offset + at + 2] = scale
+    path.write_bytes(data)
+    run(path).check_refused(1, path, "not finite")
+
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", reference.ORDER[1])
