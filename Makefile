@@ -3,6 +3,7 @@
 # make demo                  tell a story
 # make test                  build and run every test of the project
 # make conformance DATA=dir  compare with other engines on real checkpoints
+# make fuzz SECONDS=60       throw bytes at the readers, each target for so long (needs clang)
 # options, in any combination: OPENMP=1   SANITIZE=address,undefined   CC=clang   CFLAGS=...
 CC     ?= cc
 NORM   ?= rmsnorm
@@ -10,7 +11,8 @@ CFLAGS ?= -O3 -Wall -Wextra -Wpedantic
 PYTHON ?= python3
 
 FLAGS  := -std=c11 -D_GNU_SOURCE $(if $(OPENMP),-fopenmp) \
-          $(if $(SANITIZE),-g -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=$(SANITIZE)) $(CFLAGS)
+          $(if $(SANITIZE),-g -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=$(SANITIZE)) \
+          -ffp-contract=off $(CFLAGS)
 NAME   := run$(if $(filter-out rmsnorm,$(NORM)),-$(NORM))
 
 # One folder per compiler and flags, so that no object is ever stale.
@@ -22,7 +24,7 @@ ENGINE := $(patsubst %.c,$(BUILD)/%.o,$(filter-out run.c rmsnorm.c,$(SOURCE))) $
 TESTS  := $(patsubst tests/%.c,$(BUILD)/$(NORM)/%,$(wildcard tests/test_*.c))
 
 $(NAME): $(BUILD)/$(NAME) FORCE
-	@cmp -s $< $@ || cp $< $@
+	@cmp -s $< $@ || cp -f $< $@
 
 $(BUILD)/$(NAME): $(BUILD)/run.o $(ENGINE)
 	$(CC) $(FLAGS) $^ -o $@ -lm -lpthread
@@ -50,6 +52,7 @@ demo: $(NAME)
 test:
 	@$(MAKE) --no-print-directory NORM=rmsnorm test-c
 	@$(MAKE) --no-print-directory NORM=layernorm test-c
+	@sh tests/style.sh
 	@sh tests/layers.sh
 	@sh tests/test_layers.sh
 	@$(MAKE) --no-print-directory PYTEST=tests pytest
@@ -63,9 +66,26 @@ pytest: .venv/ready
 	@.venv/bin/python -m pytest -q -x $(PYTEST) --run $(BUILD)/run --run-layernorm $(BUILD)/run-layernorm
 
 # Other engines' outputs on real checkpoints; DATA is a folder of them (see CONTRIBUTING.md).
-conformance: $(BUILD)/$(NORM)/test_model
-	@$< $(DATA)/llama2c/stories260K.bin
+conformance: $(BUILD)/$(NORM)/test_model $(BUILD)/$(NORM)/test_kernels
+	@$(BUILD)/$(NORM)/test_model $(DATA)/llama2c/stories260K.bin $(DATA)/gguf/stories260K.gguf
+	@$(BUILD)/$(NORM)/test_kernels $(DATA)/quant
 	@$(MAKE) --no-print-directory PYTEST="tests/conformance.py --data $(DATA)" pytest
+
+# libFuzzer, from corpora of small good files and damaged ones.
+SECONDS ?= 60
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz: .venv/ready
+	@mkdir -p build/fuzz
+	@.venv/bin/python tests/fuzz/seeds.py build/fuzz/seeds
+	@for target in $(FUZZERS); do \
+	    clang -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	        tests/fuzz/$$target.c $(filter-out run.c,$(SOURCE)) -o build/fuzz/$$target -lm -lpthread && \
+	    mkdir -p build/fuzz/$$target.found && echo "$$target: $(SECONDS) s" && \
+	    build/fuzz/$$target build/fuzz/$$target.found build/fuzz/seeds/$$target -max_total_time=$(SECONDS) \
+	        -timeout=5 -rss_limit_mb=2048 -max_len=65536 -artifact_prefix=build/fuzz/ > build/fuzz/$$target.log 2>&1 \
+	        || { tail -n 30 build/fuzz/$$target.log; exit 1; }; \
+	    tail -n 1 build/fuzz/$$target.log; \
+	done
 
 .venv/ready: tests/requirements.txt
 	$(PYTHON) -m venv .venv
@@ -76,6 +96,6 @@ clean:
 	rm -rf build run run-layernorm
 
 FORCE:
-.PHONY: FORCE demo test test-c pytest conformance clean
+.PHONY: FORCE demo test test-c pytest conformance fuzz clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)

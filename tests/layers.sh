@@ -4,12 +4,15 @@
 cd "${1:-.}" || exit 1
 layers='
 run
+info
 measure
 model checkpoint
-attention ffn tokenizer sampler
-matmul rmsnorm
+attention ffn gguf llama2c sampler
+matmul rmsnorm tokenizer
 threads trace file kernels/kernels
+utf8
 kernels/portable
+kernels/formats
 '
 objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
