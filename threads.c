@@ -44,6 +44,7 @@ void parallel_for(int n, int chunk, Work *work, void *job) {
 // ticket: the chunks of the present loop that nobody has taken yet. Whoever lowers it from i to i - 1 owns
 // chunk i - 1, and only then looks at `loop`, which stays as it is until every chunk is done. The upper half
 // counts the loops, so that a ticket read during an earlier loop cannot be mistaken for one of this loop.
+static atomic_flag busy = ATOMIC_FLAG_INIT;             // there is one pool: who comes second works alone
 static Loop loop;
 static atomic_ullong ticket;
 static atomic_int unfinished;                           // chunks of the present loop that are not done
@@ -57,7 +58,7 @@ static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 
 static bool work_left(void) { return (uint32_t)atomic_load(&ticket) != 0; }
 
-static void pause_a_little(int spin) {
+static void pause_a_little(unsigned spin) {
     if (spin % 64 == 63) sched_yield();
     else atomic_signal_fence(memory_order_seq_cst);
 }
@@ -72,7 +73,7 @@ static void take_chunks(void) {
 
 static void *worker(void *unused) {
     while (!atomic_load(&stopping)) {
-        for (int spin = 0; !work_left() && spin < SPINS; spin++) pause_a_little(spin);
+        for (unsigned spin = 0; !work_left() && spin < SPINS; spin++) pause_a_little(spin);
         if (!work_left()) {
             pthread_mutex_lock(&lock);
             atomic_fetch_add(&sleepers, 1);
@@ -107,14 +108,18 @@ void threads_stop(void) {
 
 void parallel_for(int n, int chunk, Work *work, void *job) {
     int chunks = count_chunks(n, chunk);
-    if (chunks <= 1 || n_threads == 1) { if (n > 0) work(job, 0, n); return; }
+    if (chunks <= 1 || n_threads == 1 || atomic_flag_test_and_set(&busy)) {
+        if (n > 0) work(job, 0, n);
+        return;
+    }
     loop = (Loop){ work, job, n, chunk };
     atomic_store(&unfinished, chunks);
     unsigned long long loops = atomic_load(&ticket) >> 32;
     atomic_store(&ticket, (loops + 1) << 32 | (unsigned)chunks);
     if (atomic_load(&sleepers)) wake_sleepers();
     take_chunks();
-    for (int spin = 0; atomic_load(&unfinished); spin++) pause_a_little(spin);
+    for (unsigned spin = 0; atomic_load(&unfinished); spin++) pause_a_little(spin);
+    atomic_flag_clear(&busy);
 }
 
 #endif

@@ -87,21 +87,21 @@ static void test_threads(const Model *m, int n) {
     state_free(&s), free(alone), free(ids);
 }
 
-typedef struct { const Model *m; const int *ids; int n; float *logits; } Reader;
+typedef struct { const Model *m; const int *ids; int n; float *logits; } Pass;
 static void *read_alone(void *argument) {
-    Reader *r = argument;
-    State s = new_state(r->m, r->n, 5, F32);
-    r->logits = logits_by_chunks(r->m, &s, r->ids, r->n, 5);
+    Pass *r = argument;
+    State s = new_state(r->m, r->n, 15, F32);
+    r->logits = logits_by_chunks(r->m, &s, r->ids, r->n, 15);
     state_free(&s);
     return NULL;
 }
 
 // Two passes at the same time, each in a State of its own, over one Model.
 static void test_two_states(const Model *m, int n) {
-    Reader alone[2], at_once[2];
+    Pass alone[2], at_once[2];
     pthread_t threads[2];
     for (int i = 0; i < 2; i++) {
-        alone[i] = at_once[i] = (Reader){ m, random_ids(n, m->config.vocab_size), n, NULL };
+        alone[i] = at_once[i] = (Pass){ m, random_ids(n, m->config.vocab_size), n, NULL };
         read_alone(&alone[i]);
     }
     for (int i = 0; i < 2; i++)
@@ -343,6 +343,9 @@ int main(int argc, char **argv) {
                  .vocab_size = 300, .seq_len = 300 };
     Model m = random_model(&file, &c, true);
     test_threads(&m, 300);
+    threads_start(3);                                   // one pool for two passes
+    for (int round = 0; round < 10; round++) test_two_states(&m, 300);
+    threads_stop();
     model_free(&m), free_bytes(file);
     test_too_much_memory();
     for (int i = 1; i < argc; i++) test_file(argv[i]);
