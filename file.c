@@ -31,6 +31,7 @@ const char *complain(const char *format, ...) {
 }
 
 int text_length(Text t) { return t.size < 100 ? (int)t.size : 100; }
+bool text_is(Text t, const char *word) { return t.size == strlen(word) && !memcmp(t.data, word, t.size); }
 
 // ---------------------------------------------------------------------------- a file as memory
 

@@ -8,7 +8,6 @@
 // A shape lists the fastest index first: { cols, rows }. An array is { type:u32  count:u64  items }.
 // https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 #include "model.h"
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -288,4 +287,104 @@ void gguf_free(Gguf *g) {
     free(g->by_key);
     free(g->by_name);
     *g = (Gguf){ 0 };
+}
+
+// ---------------------------------------------------------------------------- typed values
+
+const GgufPair *find_key(const Reader *r, const char *key) {
+    char name[128];                                     // "*.rope.freq_base": the star is the architecture
+    if (*key == '*') snprintf(name, sizeof name, "%s%s", r->architecture, key + 1);
+    return gguf_find(r->g, *key == '*' ? name : key);
+}
+
+void refuse(Reader *r, const char *format, ...) {
+    if (r->error) return;
+    va_list arguments;
+    va_start(arguments, format);
+    r->error = complain_list(format, arguments);
+    va_end(arguments);
+}
+
+static void wrong_type(Reader *r, const GgufPair *p, const char *wanted) {
+    refuse(r, "%.*s has the type %s; %s is wanted", text_length(p->key), p->key.data,
+           gguf_value_name(p->type), wanted);
+}
+
+// A whole number of any integer type, from least to most. Where the key is missing: fallback, or, if that is
+// -1, an error.
+int64_t read_int(Reader *r, const char *key, int64_t fallback, int64_t least, int64_t most) {
+    const GgufPair *p = find_key(r, key);
+    if (!p && fallback >= 0) return fallback;
+    if (!p) {
+        refuse(r, "the key %s%s is missing", *key == '*' ? r->architecture : "", key + (*key == '*'));
+        return least;
+    }
+    static const int8_t sign[N_GGUF_TYPES] = {
+        [GGUF_I8] = 1, [GGUF_I16] = 1, [GGUF_I32] = 1, [GGUF_I64] = 1
+    };
+    static const int8_t size[N_GGUF_TYPES] = {
+        [GGUF_U8] = 1,  [GGUF_I8] = 1,  [GGUF_U16] = 2, [GGUF_I16] = 2,
+        [GGUF_U32] = 4, [GGUF_I32] = 4, [GGUF_U64] = 8, [GGUF_I64] = 8
+    };
+    if (!size[p->type]) {
+        wrong_type(r, p, "a whole number");
+        return least;
+    }
+    uint64_t bits = 0;
+    memcpy(&bits, p->items.at, (size_t)size[p->type]);
+    bool negative = sign[p->type] && bits >> (8 * size[p->type] - 1);
+    if (negative || bits < (uint64_t)least || bits > (uint64_t)most) {
+        if (negative) bits |= size[p->type] == 8 ? 0 : UINT64_MAX << 8 * size[p->type];
+        refuse(r, "%.*s is %s%llu; %lld to %lld is possible", text_length(p->key), p->key.data,
+               negative ? "-" : "", (unsigned long long)(negative ? 0 - bits : bits), (long long)least,
+               (long long)most);
+        return least;
+    }
+    return (int64_t)bits;
+}
+
+float read_float(Reader *r, const char *key, float fallback, float least, float most) {
+    const GgufPair *p = find_key(r, key);
+    if (!p) return fallback;
+    if (p->type != GGUF_F32) {
+        wrong_type(r, p, "f32");
+        return fallback;
+    }
+    Cursor value = p->items;
+    float x = take_f32(&value);
+    if (!(x >= least && x <= most))
+        refuse(r, "%.*s is %g; %g to %g is possible", text_length(p->key), p->key.data, x, least, most);
+    return x;
+}
+
+bool read_bool(Reader *r, const char *key, bool fallback) {
+    const GgufPair *p = find_key(r, key);
+    if (!p) return fallback;
+    if (p->type != GGUF_BOOL) {
+        wrong_type(r, p, "bool");
+        return fallback;
+    }
+    return *p->items.at != 0;
+}
+
+// Empty where the key is missing.
+Text read_string(Reader *r, const char *key) {
+    const GgufPair *p = find_key(r, key);
+    if (!p) return (Text){ "", 0 };
+    if (p->type != GGUF_STRING) {
+        wrong_type(r, p, "string");
+        return (Text){ "", 0 };
+    }
+    Cursor value = p->items;
+    return take_string(&value);
+}
+
+// An array of one kind of items; NULL, and no error, where the key is missing.
+const GgufPair *read_array(Reader *r, const char *key, GgufType items) {
+    const GgufPair *p = find_key(r, key);
+    if (!p) return NULL;
+    if (p->type == GGUF_ARRAY && p->item_type == items) return p;
+    refuse(r, "%s holds %s%s; an array of %s is wanted", key, p->type == GGUF_ARRAY ? "an array of " : "",
+           gguf_value_name(p->item_type), gguf_value_name(items));
+    return NULL;
 }

@@ -70,8 +70,13 @@ static double surprise(const float *logits, int n, int id) {
     return log(sum) + max - logits[id];
 }
 
+const char *why_not_finite(const State *s) {
+    return s->kv_type == F32 ? "the weights are damaged"
+                             : "the weights are damaged, or too large for a cache of F16 (try --kv f32)";
+}
+
 const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary *v, int *ids, int n,
-                       bool progress) {
+                       bool progress, const volatile sig_atomic_t *stop) {
     int N = s->context, vocab_size = m->config.vocab_size;
     double sum = 0, squares = 0;
     if (N < 4) return complain("a context of %d is too short to score anything", N);
@@ -86,20 +91,19 @@ const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary
             for (int i = pos + T - wanted; i < pos + T && i < N - 1; i++, logits += vocab_size) {
                 double nll = surprise(logits, vocab_size, ids[i + 1]);
                 if (!isfinite(nll))
-                    return complain(
-                        "the logits at position %d of window %d are not finite: the weights are damaged", i,
-                        w);
+                    return complain("the logits at position %d of window %d are not finite: %s", i, w + 1,
+                                    why_not_finite(s));
                 sum += nll, squares += nll * nll, p->tokens++;
             }
         }
-        if (progress)
-            fprintf(stderr, "\rwindow %d of %d: perplexity %.4f ", w + 1, p->windows,
-                    exp(sum / (double)p->tokens));
+        double so_far = exp(sum / (double)p->tokens);
+        if (progress) fprintf(stderr, "\rwindow %d of %d: perplexity %.4f ", w + 1, p->windows, so_far);
+        if (*stop) p->windows = w + 1;
     }
     if (progress) fputc('\n', stderr);
     double mean = sum / (double)p->tokens, variance = squares / (double)p->tokens - mean * mean;
     p->perplexity = exp(mean);
-    p->standard_error =
-        p->tokens > 1 && variance > 0 ? sqrt(variance / (double)(p->tokens - 1)) * p->perplexity : 0;
+    bool spread = p->tokens > 1 && variance > 0;
+    p->standard_error = spread ? sqrt(variance / (double)(p->tokens - 1)) * p->perplexity : 0;
     return NULL;
 }

@@ -8,6 +8,7 @@
 #define MODEL_H
 
 #include "kernels/kernels.h"
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -87,7 +88,7 @@ typedef struct {            // never changes once loaded; any number of States c
 
 typedef struct {            // what an operation has just computed
     Op op;
-    int layer, pos;         // layer -1: outside the layers; pos: the position of the first row
+    int layer, pos;         // layer -1: outside the layers; pos: of the first row; of all rows of WEIGHTS
     int rows, cols, stride; // row r starts at data + r * stride
     const float *data;      // valid during the call only
 } Event;
@@ -165,6 +166,10 @@ float *forward(const Model *m, State *s, const int *tokens, int T, int pos, int 
 
 // ---------------------------------------------------------------------------- text
 
+typedef struct { const char *data; size_t size; } Text;         // not ended by a zero
+int text_length(Text t);                                // for "%.*s" in a sentence: at most 100
+bool text_is(Text t, const char *word);
+
 // utf8.c
 typedef struct { uint8_t held[4]; int count; } Utf8;    // a character on its way
 int utf8_length(const char *s, size_t n);               // of the character at s; 0: more; -1: none
@@ -173,8 +178,20 @@ int utf8_push(char out[8], Utf8 *u, uint8_t byte, bool replace);    // bytes tha
 int utf8_flush(char out[8], Utf8 *u, bool replace);     // replace: U+FFFD for bytes of no character
 bool utf8_visible(uint32_t code);                       // no control character, C1 included
 
+// unicode.c: a code point's general category, as far as words.c asks for it
+typedef enum {
+    CHAR_OTHER, CHAR_LU, CHAR_LL, CHAR_LT, CHAR_LM, CHAR_LO, CHAR_MARK, CHAR_NUMBER, CHAR_PUNCT, CHAR_SPACE
+} CharClass;
+CharClass char_class(uint32_t code);
+
+// words.c: how a text is cut before byte-level BPE
+typedef void EachWord(void *context, Text word);
+int find_cutter(Text name);                             // "llama-bpe"; -1: not known
+const char *cutter_names(void);                         // those that are
+void cut_words(int cutter, Text text, EachWord *each, void *context);
+
 // tokenizer.c
-typedef enum { NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE } PieceKind;
+typedef enum { NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE } PieceKind;        // USER: found as it is
 typedef struct {
     const char *text;       // not ended by a zero
     int length;             // in bytes
@@ -182,16 +199,25 @@ typedef struct {
     PieceKind kind;
 } Piece;
 
+typedef struct { int left, right, id, rank; } Merge;    // two ids, the id they become, and how early
+
 typedef struct {
     int size;
     Piece *pieces;
     int bos, eos, eot, eom; // begin and end of a text, end of a turn, end of a message; -1: it has none
     bool add_bos;           // a text begins with BOS
     bool add_space;         // put a space before the text, as SentencePiece does
+    bool byte_level;        // byte-level BPE: merges by rank, within words
+    bool ignore_merges;     // a word that is a piece needs no merges
+    int cutter;             // who cuts the words
     int unknown;            // stands for what no piece spells, where byte pieces are missing
     int byte_ids[256];      // the piece of a single byte, or -1
     int longest;            // bytes of the longest piece
     int *slots, n_slots;    // hash table: text -> id
+    Merge *merges;          // hash table: left, right -> merge
+    int n_merges;           // its slots
+    const Piece **specials; // the pieces that are found whole (CONTROL, USER), the longest first
+    int n_specials;
     uint8_t *bytes;         // (256)  what the byte pieces point at
     char *texts;            // of the other pieces, where they are not the file's
 } Vocabulary;
@@ -199,8 +225,11 @@ typedef struct {
 bool spells_byte(const char *text, int length);         // "<0x41>"
 const char *vocabulary_index(Vocabulary *v);            // once the pieces are in: the tables behind them
 void vocabulary_free(Vocabulary *v);
-const char *tokenize(int *ids, int *n, const Vocabulary *v, const char *text, size_t length);
-                                                        // ids: room for length + 1; without BOS
+const char *vocabulary_expect_merges(Vocabulary *v, int n);
+const char *vocabulary_add_merge(Vocabulary *v, int rank, const char *text, int left_length, int length);
+
+// ids: room for 2 * text.size + 1; BOS is the caller's. control: are control tokens' names in the text meant?
+const char *tokenize(int *ids, int *n, const Vocabulary *v, Text text, bool control);
 Piece token_text(const Vocabulary *v, int id, int previous);    // after BOS without the space of add_space
 bool ends_text(const Vocabulary *v, int id);
 
@@ -224,14 +253,12 @@ uint64_t random_next(uint64_t *state);
 
 // file.c: bytes from outside, of which none is trusted
 typedef struct { const uint8_t *data; size_t size; } Bytes;
-typedef struct { const char *data; size_t size; } Text;                     // not ended by a zero
 typedef struct { const uint8_t *at; size_t left; bool failed; } Cursor;     // once failed, it yields zeros
 
 const char *map_file(Bytes *file, const char *path);
 void unmap_file(Bytes file);
 const char *complain(const char *format, ...) __attribute__((format(printf, 1, 2)));    // till the next one
 const char *complain_list(const char *format, va_list arguments);
-int text_length(Text t);                                // for "%.*s" in a sentence: at most 100
 const char *what_is(Bytes file);                        // "a web page: ...", or NULL: it has no mark we know
 size_t times(size_t a, size_t b);                       // a * b, or SIZE_MAX where that overflows
 const void *take(Cursor *c, size_t bytes);              // the next bytes, or NULL
@@ -276,8 +303,19 @@ int gguf_runnable(int ggml_type);                       // our Type, or -1
 const char *gguf_value_name(GgufType type);             // "u32"
 Text take_string(Cursor *c);
 
-// llama2c.c, checkpoint.c: what is read points into `file`, which has to outlive it. The first two may leave
-// something to free when they refuse, the other two leave nothing
+// Values by their keys, with a sticky error: of all that goes wrong, the first is told. The star of "*.x" is
+// the architecture
+typedef struct { const Gguf *g; const char *architecture, *error; } Reader;
+void refuse(Reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const GgufPair *find_key(const Reader *r, const char *key);
+int64_t read_int(Reader *r, const char *key, int64_t fallback, int64_t least, int64_t most);
+float read_float(Reader *r, const char *key, float fallback, float least, float most);
+bool read_bool(Reader *r, const char *key, bool fallback);
+Text read_string(Reader *r, const char *key);
+const GgufPair *read_array(Reader *r, const char *key, GgufType items);
+
+// llama2c.c, checkpoint.c, vocabulary.c: what is read points into `file`, which has to outlive it. Those of
+// llama2c.c may leave something to free when they refuse, the others leave nothing
 const char *llama2c_read(Model *m, Bytes file);         // a .bin of version 0, 1 or 2
 const char *llama2c_vocabulary(Vocabulary *v, Bytes file, int size);    // a tokenizer.bin; size 0: any
 const char *checkpoint_read(Model *m, Bytes file);      // a model of any format
@@ -296,7 +334,8 @@ bool npy_close(FILE *f, int rows, int cols);            // false, and errno, if 
 
 typedef struct { double perplexity, standard_error; long tokens; int windows; } Perplexity;
 const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary *v, int *ids, int n,
-                       bool progress);                  // over n ids, in windows of the State's context
+                       bool progress, const volatile sig_atomic_t *stop);      // stop: when this is not 0
+const char *why_not_finite(const State *s);             // what may have happened to the logits
 
 // info.c: what a file is, to standard output
 const char *print_info(Bytes file, bool json);

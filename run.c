@@ -32,6 +32,7 @@ static const char help[] =
     "  --kv f16|f32        type of the KV cache (f16)\n"
     "  --kernels NAME      portable\n"
     "  --swap-norm         run a file that was trained with the other norm\n"
+    "  --special           control tokens in the prompt are such, not letters\n"
     "  --logits FILE       write the logits of every position to a .npy file\n"
     "  --json              the report of perplexity, tokenize and info, for programs\n"
     "  --trace             print what every operation computed\n"
@@ -75,7 +76,7 @@ typedef struct {
     int n, context, threads;
     enum { GENERATE, PERPLEXITY, TOKENIZE, INFO } mode;
     Type kv_type;
-    bool swap_norm, trace, json, quiet, help, version;
+    bool swap_norm, special, trace, json, quiet, help, version;
     Sampler sampler;
 } Options;
 
@@ -104,7 +105,7 @@ static void set(const Option *option, const char *text) {
     }
 }
 
-static uint64_t seed(const char *text) {
+static uint64_t read_seed(const char *text) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     uint64_t clock = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
@@ -144,6 +145,7 @@ static Options parse(int argc, char **argv) {
         { "-j", WHOLE, &o.threads, 1, 256 },            { "-z", NAME, &o.tokenizer, 0, 0 },
         { "--kv", NAME, &o.kv, 0, 0 },                  { "--kernels", NAME, &o.kernels, 0, 0 },
         { "--swap-norm", SWITCH, &o.swap_norm, 0, 0 },  { "--logits", NAME, &o.logits, 0, 0 },
+        { "--special", SWITCH, &o.special, 0, 0 },
         { "--json", SWITCH, &o.json, 0, 0 },            { "--trace", SWITCH, &o.trace, 0, 0 },
         { "-q", SWITCH, &o.quiet, 0, 0 },               { "-h", SWITCH, &o.help, 0, 0 },
         { "--help", SWITCH, &o.help, 0, 0 },            { "--version", SWITCH, &o.version, 0, 0 },
@@ -168,16 +170,20 @@ static Options parse(int argc, char **argv) {
         exit(DONE);
     }
     if (!choose_kernels(o.kernels))
-        fail(MISUSED, "--kernels %s: this processor has %s", o.kernels, "portable");
+        fail(MISUSED, "--kernels %s: portable is what there is", o.kernels);
     if (o.prompt && o.prompt_file) fail(MISUSED, "one prompt is wanted, not both -i and -f");
+    static const char *const modes[] = { "generate", "perplexity", "tokenize", "info", NULL };
+    o.mode = choice("-m", o.mode_name, modes);
+    if ((o.trace || o.logits) && o.mode != GENERATE)
+        fail(MISUSED, "%s is for -m generate", o.trace ? "--trace" : "--logits");
+    if (o.json && o.mode == GENERATE) fail(MISUSED, "--json is for reports: -m perplexity, tokenize, info");
+    if (o.mode == PERPLEXITY && !o.prompt && !o.prompt_file) fail(MISUSED, "which text? -f FILE or -i TEXT");
     if (!o.checkpoint || !*o.checkpoint) fail(MISUSED, "which checkpoint? See run --help");
     if (o.logits && (same_file(o.logits, o.checkpoint) || same_file(o.logits, o.tokenizer) ||
                      same_file(o.logits, o.prompt_file)))
         fail(MISUSED, "--logits %s would write over what is read", o.logits);
-    o.mode =
-        choice("-m", o.mode_name, (const char *[]){ "generate", "perplexity", "tokenize", "info", NULL });
     o.kv_type = choice("--kv", o.kv, (const char *[]){ "f16", "f32", NULL }) ? F32 : F16;
-    o.sampler.random = seed(o.seed);
+    o.sampler.random = read_seed(o.seed);
     return o;
 }
 
@@ -196,6 +202,7 @@ static Text read_prompt(const Options *o) {
         got = fread(data + size, 1, room - size, f);
     }
     if (ferror(f)) fail(FAILED, "%s: %s", o->prompt_file, strerror(errno));
+    if (f != stdin) fclose(f);
     return (Text){ data, size };
 }
 
@@ -215,6 +222,8 @@ static void find_vocabulary(Vocabulary *v, Bytes *file, const Options *o, int vo
     snprintf(plain, sizeof plain, "%.*stokenizer.bin", folder, o->checkpoint);
     snprintf(sized, sizeof sized, "%.*stok%d.bin", folder, o->checkpoint, vocab_size);
     if (!path) path = plain;
+    if (same_file(o->logits, plain) || same_file(o->logits, sized))
+        fail(MISUSED, "--logits %s would write over a tokenizer", o->logits);
     error = try_vocabulary(v, file, path, vocab_size);
     if (error && !o->tokenizer && access(sized, F_OK) == 0)
         error = try_vocabulary(v, file, path = sized, vocab_size);
@@ -234,7 +243,7 @@ static void load_vocabulary(Vocabulary *v, Bytes *file, const Options *o, Bytes 
 static void load_model(Model *m, Bytes file, const Options *o) {
     const char *error = checkpoint_read(m, file);
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
-    if (strcmp(m->config.norm, norm_name()) && !o->swap_norm)
+    if (strcmp(m->config.norm, norm_name()) && !o->swap_norm && o->mode != TOKENIZE)
         fail(FAILED, "%s was trained with %s, and this build runs %s: use the one of 'make NORM=%s', or run "
              "it on purpose with --swap-norm", o->checkpoint, m->config.norm, norm_name(), m->config.norm);
 }
@@ -264,14 +273,14 @@ static void feed(Run *r, int most) {
         r->fed += T;
         if (r->logits) fwrite(logits, sizeof(float), (size_t)wanted * vocab_size, r->logits);
         if (wanted) r->last = logits + (size_t)(wanted - 1) * vocab_size;
-        if (r->n_ids - first > most && isatty(2))
+        if (r->n_ids - first > most && isatty(2) && !r->o->quiet)
             fprintf(stderr, "\rreading the prompt: %d of %d%s", r->fed, r->n_ids,
                     r->fed == r->n_ids ? "\n" : "");
     }
     for (int i = 0; i < vocab_size && r->last; i++)
         if (!isfinite(r->last[i]))
-            fail(FAILED, "%s: the logits after position %d are not finite: its weights are damaged",
-                 r->o->checkpoint, r->fed - 1);
+            fail(FAILED, "%s: the logits after position %d are not finite: %s", r->o->checkpoint, r->fed - 1,
+                 why_not_finite(&r->state));
 }
 
 static void write_token(Utf8 *utf8, const Piece *piece, bool terminal) {
@@ -288,6 +297,7 @@ static bool write_text(Run *r, Sampler *sampler) {
     Utf8 utf8 = { { 0 }, 0 };
     for (int written = 0; written != o->n && !interrupted && !full; written++) {
         if (written) feed(r, 1);
+        if (interrupted) break;
         int id = sample(sampler, r->last, r->m->config.vocab_size, r->ids, r->n_ids);
         if (ends_text(r->v, id)) break;
         Piece piece = token_text(r->v, id, r->ids[r->n_ids - 1]);
@@ -319,9 +329,9 @@ static void print_statistics(const Run *r, double load, double prefill, double d
 
 // The ids of BOS and the prompt, with room for `more`.
 static int *prompt_ids(int *n, const Vocabulary *v, Text prompt, const Options *o, bool bos, size_t more) {
-    int *ids = malloc((prompt.size + 2 + more) * sizeof *ids);
-    const char *error =
-        ids ? tokenize(ids + bos, n, v, prompt.data, prompt.size) : "no memory for the prompt";
+    int *ids = malloc((2 * prompt.size + 2 + more) * sizeof *ids);
+    const char *error = "no memory for the prompt";
+    if (ids) error = tokenize(ids + bos, n, v, prompt, o->special);
     if (error) fail(FAILED, "%s: %s", o->prompt_file ? o->prompt_file : "the prompt", error);
     if (bos) ids[0] = v->bos, ++*n;
     return ids;
@@ -376,8 +386,8 @@ static void print_perplexity(const Options *o, const Model *m, const Vocabulary 
     const char *error = state_create(&state, &m->config, context, most, most, o->kv_type);
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
     double started = seconds();
-    if ((error = perplexity(&p, m, &state, v, ids, n, isatty(2) && !o->quiet)))
-        fail(FAILED, "%s: %s", o->checkpoint, error);
+    if ((error = perplexity(&p, m, &state, v, ids, n, isatty(2) && !o->quiet, &interrupted)))
+        fail(FAILED, "%s: %s", o->prompt_file ? o->prompt_file : "the text", error);
     double taken = seconds() - started;
     if (o->json)
         printf("{\"perplexity\": %.17g, \"stderr\": %.17g, \"tokens\": %ld, \"windows\": %d, "
@@ -423,10 +433,12 @@ int main(int argc, char **argv) {
     const char *error = map_file(&file, o.checkpoint);
     if (!error && o.mode == INFO && !(error = print_info(file, o.json))) flush_output();
     if (error) fail(FAILED, "%s: %s", o.checkpoint, error);
-    if (o.mode == INFO) return unmap_file(file), DONE;
+    if (o.mode == INFO) {
+        unmap_file(file);
+        return DONE;
+    }
 
-    bool vocabulary_only =
-        o.mode == TOKENIZE && (o.tokenizer || is_gguf(file));
+    bool vocabulary_only = o.mode == TOKENIZE && (o.tokenizer || is_gguf(file));
     if (!vocabulary_only) load_model(&model, file, &o);
     load_vocabulary(&vocabulary, &vocabulary_file, &o, file, model.config.vocab_size);
     Text text = read_prompt(&o);

@@ -1,9 +1,10 @@
-// tokenizer.c - text to tokens and back: SentencePiece's byte-pair encoding.
+// tokenizer.c - text to tokens and back: byte-pair encoding, SentencePiece's and the byte-level kind.
 //
-// The text starts as single characters. Again and again the two neighbours that together spell the piece with
-// the highest score become one (of equals the leftmost), until no two neighbours spell a piece. A heap of
-// candidate pairs and a list of symbols make that O(n log n). What no piece spells becomes its bytes.
-// Sennrich et al. 2016 (BPE), Kudo & Richardson 2018 (SentencePiece).
+// A text starts as single characters (or bytes). Again and again two neighbours become one: SentencePiece
+// takes the pair that spells the piece with the highest score, byte-level BPE the pair with the earliest
+// merge, of equals the leftmost, until none are left. A heap of candidate pairs and a list of symbols make
+// that O(n log n). What no piece spells becomes its bytes.
+// Sennrich et al. 2016 (BPE), Kudo & Richardson 2018 (SentencePiece), Radford et al. 2019 (byte-level BPE).
 #include "model.h"
 #include <ctype.h>
 #include <stdlib.h>
@@ -45,146 +46,238 @@ bool spells_byte(const char *text, int length) {
     return true;
 }
 
+static const char *index_piece(Vocabulary *v, int id) {
+    Piece *p = &v->pieces[id];
+    if (p->kind == UNKNOWN && v->unknown < 0) v->unknown = id;
+    if ((p->kind == CONTROL || p->kind == USER) && p->length) v->specials[v->n_specials++] = p;
+    if (p->kind == BYTE) {                              // "<0x41>" stands for 'A', and spells it from now on
+        int byte = (int)strtol((char[]){ p->text[3], p->text[4], 0 }, NULL, 16);
+        if (v->byte_ids[byte] < 0) v->byte_ids[byte] = id;
+        v->bytes[byte] = (uint8_t)byte;
+        p->text = (const char *)&v->bytes[byte];
+        p->length = 1;
+    }
+    if (p->kind != NORMAL || p->length == 0) return NULL;
+    int *slot = find_slot(v, p->text, p->length);
+    if (!slot) return "its tokens are made to slow down who looks them up";
+    if (*slot < 0) *slot = id;
+    if (p->length > v->longest) v->longest = p->length;
+    int *byte = &v->byte_ids[(uint8_t)*p->text];
+    if (v->byte_level && p->length == 1 && *byte < 0) *byte = id;
+    return NULL;
+}
+
+static int longer_first(const void *a, const void *b) {
+    const Piece *x = *(const Piece *const *)a, *y = *(const Piece *const *)b;
+    return x->length != y->length ? y->length - x->length : (x > y) - (x < y);
+}
+
 // The tables behind the pieces. Of several pieces with one text the first counts; control tokens have none.
 const char *vocabulary_index(Vocabulary *v) {
     v->unknown = -1;
     for (v->n_slots = 64; v->n_slots < 2 * v->size;) v->n_slots *= 2;
     v->slots = malloc((size_t)v->n_slots * sizeof *v->slots);
+    v->specials = malloc(((size_t)v->size + 1) * sizeof *v->specials);
     v->bytes = malloc(256);
-    if (!v->slots || !v->bytes) return "no memory for the vocabulary";
+    if (!v->slots || !v->specials || !v->bytes) return "no memory for the vocabulary";
     memset(v->slots, -1, (size_t)v->n_slots * sizeof *v->slots);
     memset(v->byte_ids, -1, sizeof v->byte_ids);
     for (int id = 0; id < v->size; id++) {
-        Piece *p = &v->pieces[id];
-        if (p->kind == UNKNOWN && v->unknown < 0) v->unknown = id;
-        if (p->kind == BYTE) {                          // "<0x41>" stands for 'A', and spells it from now on
-            int byte = (int)strtol((char[]){ p->text[3], p->text[4], 0 }, NULL, 16);
-            if (v->byte_ids[byte] < 0) v->byte_ids[byte] = id;
-            v->bytes[byte] = (uint8_t)byte;
-            p->text = (const char *)&v->bytes[byte];
-            p->length = 1;
-        }
-        if (p->kind != NORMAL || p->length == 0) continue;
-        int *slot = find_slot(v, p->text, p->length);
-        if (!slot) return "its tokens are made to slow down who looks them up";
-        if (*slot < 0) *slot = id;
-        if (p->length > v->longest) v->longest = p->length;
+        const char *error = index_piece(v, id);
+        if (error) return error;
     }
+    qsort(v->specials, (size_t)v->n_specials, sizeof *v->specials, longer_first);
     return NULL;
 }
 
 void vocabulary_free(Vocabulary *v) {
     free(v->pieces);
     free(v->slots);
+    free(v->specials);
+    free(v->merges);
     free(v->bytes);
     free(v->texts);
     *v = (Vocabulary){ 0 };
 }
 
+// ---------------------------------------------------------------------------- merges
+
+// As find_slot.
+static Merge *find_merge(const Vocabulary *v, int left, int right) {
+    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15, step = h >> 48 | 1;
+    h >>= 16;
+    for (int probe = 0; probe < MOST_PROBES; probe++, h += step) {
+        Merge *m = &v->merges[h & (uint64_t)(v->n_merges - 1)];
+        if (m->rank < 0 || (m->left == left && m->right == right)) return m;
+    }
+    return NULL;
+}
+
+const char *vocabulary_expect_merges(Vocabulary *v, int n) {
+    for (v->n_merges = 64; v->n_merges / 2 < n;) v->n_merges *= 2;
+    v->merges = malloc((size_t)v->n_merges * sizeof *v->merges);
+    if (!v->merges) return "no memory for the merges";
+    for (int i = 0; i < v->n_merges; i++) v->merges[i].rank = -1;
+    return NULL;
+}
+
+// One that makes no piece of the vocabulary is never used.
+const char *vocabulary_add_merge(Vocabulary *v, int rank, const char *text, int left_length, int length) {
+    int left = lookup(v, text, left_length), right = lookup(v, text + left_length, length - left_length);
+    int id = lookup(v, text, length);
+    if (left < 0 || right < 0 || id < 0) return NULL;
+    Merge *m = find_merge(v, left, right);
+    if (!m) return "its merges are made to slow down who looks them up";
+    if (m->rank < 0) *m = (Merge){ left, right, id, rank };
+    return NULL;
+}
+
 // ---------------------------------------------------------------------------- text to tokens
 
 typedef struct { int prev, next, start, length, id; } Symbol;   // id -1: no piece; length 0: no longer there
-typedef struct { float score; int left, length, id; } Pair;     // symbol `left` and the next one, spelling id
+typedef struct { float score; int left, length, id; } Pair;     // symbol `left` and the next one, as id
 
 typedef struct {
     const Vocabulary *v;
-    const char *text;
+    const char *text;       // of the word or fragment under way
     Symbol *symbols;
     Pair *heap;             // at most one for each symbol, and two more for each merge
     int n_pairs;
-} Merger;
+    int *ids, n;            // what has come out so far
+} Encoder;
 
 static bool before(Pair a, Pair b) { return a.score > b.score || (a.score == b.score && a.left < b.left); }
 
-static void push(Merger *m, Pair pair) {
-    int i = m->n_pairs++;
-    for (; i > 0 && before(pair, m->heap[(i - 1) / 2]); i = (i - 1) / 2) m->heap[i] = m->heap[(i - 1) / 2];
-    m->heap[i] = pair;
+static void push(Encoder *e, Pair pair) {
+    int i = e->n_pairs++;
+    for (; i > 0 && before(pair, e->heap[(i - 1) / 2]); i = (i - 1) / 2) e->heap[i] = e->heap[(i - 1) / 2];
+    e->heap[i] = pair;
 }
 
-static Pair pop(Merger *m) {
-    Pair top = m->heap[0], last = m->heap[--m->n_pairs];
+static Pair pop(Encoder *e) {
+    Pair top = e->heap[0], last = e->heap[--e->n_pairs];
     int i = 0;
-    for (int child; (child = 2 * i + 1) < m->n_pairs; i = child) {
-        if (child + 1 < m->n_pairs && before(m->heap[child + 1], m->heap[child])) child++;
-        if (!before(m->heap[child], last)) break;
-        m->heap[i] = m->heap[child];
+    for (int child; (child = 2 * i + 1) < e->n_pairs; i = child) {
+        if (child + 1 < e->n_pairs && before(e->heap[child + 1], e->heap[child])) child++;
+        if (!before(e->heap[child], last)) break;
+        e->heap[i] = e->heap[child];
     }
-    m->heap[i] = last;
+    e->heap[i] = last;
     return top;
 }
 
-static void consider(Merger *m, int left) {
-    if (left < 0 || m->symbols[left].next < 0) return;
-    const Symbol *a = &m->symbols[left], *b = &m->symbols[a->next];
-    int length = a->length + b->length, id = lookup(m->v, m->text + a->start, length);
-    if (id >= 0) push(m, (Pair){ m->v->pieces[id].score, left, length, id });
+static void consider(Encoder *e, int left) {
+    if (left < 0 || e->symbols[left].next < 0) return;
+    const Symbol *a = &e->symbols[left], *b = &e->symbols[a->next];
+    int length = a->length + b->length;
+    if (e->v->byte_level) {
+        const Merge *m = find_merge(e->v, a->id, b->id);
+        if (m && m->rank >= 0) push(e, (Pair){ (float)-m->rank, left, length, m->id });
+    } else {
+        int id = lookup(e->v, e->text + a->start, length);
+        if (id >= 0) push(e, (Pair){ e->v->pieces[id].score, left, length, id });
+    }
 }
 
-static void merge(Merger *m) {
-    while (m->n_pairs) {
-        Pair pair = pop(m);
-        Symbol *a = &m->symbols[pair.left];
+static void merge(Encoder *e, int count) {
+    e->n_pairs = 0;
+    for (int i = 0; i < count; i++) consider(e, i);
+    while (e->n_pairs) {
+        Pair pair = pop(e);
+        Symbol *a = &e->symbols[pair.left];
         if (a->length == 0 || a->next < 0) continue;
-        Symbol *b = &m->symbols[a->next];
+        Symbol *b = &e->symbols[a->next];
         if (a->length + b->length != pair.length) continue;     // one of them has grown since
         a->length = pair.length;
         a->id = pair.id;
         a->next = b->next;
         b->length = 0;
-        if (a->next >= 0) m->symbols[a->next].prev = pair.left;
-        consider(m, a->prev);
-        consider(m, pair.left);
+        if (a->next >= 0) e->symbols[a->next].prev = pair.left;
+        consider(e, a->prev);
+        consider(e, pair.left);
     }
 }
 
-static int split(Symbol *symbols, const Vocabulary *v, const char *text, int n) {
-    int count = 0;
-    for (int i = 0; i < n;) {
-        int length = utf8_length(text + i, (size_t)(n - i));
-        if (length < 1) length = 1;                     // a stray byte stands for itself
-        symbols[count] = (Symbol){ count - 1, count + 1, i, length, lookup(v, text + i, length) };
-        count++;
-        i += length;
-    }
-    symbols[count - 1].next = -1;
-    return count;
-}
-
-static int spell(int *ids, const Vocabulary *v, const Symbol *symbols, const char *text) {
-    int n = 0;
-    for (int i = 0; i >= 0; i = symbols[i].next) {
-        const Symbol *s = &symbols[i];
-        if (s->id >= 0) { ids[n++] = s->id; continue; }
+static void spell(Encoder *e) {
+    for (int i = 0; i >= 0; i = e->symbols[i].next) {
+        const Symbol *s = &e->symbols[i];
+        if (s->id >= 0) { e->ids[e->n++] = s->id; continue; }
         for (int j = 0; j < s->length; j++) {
-            int id = v->byte_ids[(uint8_t)text[s->start + j]];
-            if (id < 0) id = v->unknown;
-            if (id >= 0) ids[n++] = id;
+            int id = e->v->byte_ids[(uint8_t)e->text[s->start + j]];
+            if (id < 0) id = e->v->unknown;
+            if (id >= 0) e->ids[e->n++] = id;
         }
     }
-    return n;
 }
 
-const char *tokenize(int *ids, int *n, const Vocabulary *v, const char *text, size_t length) {
-    *n = 0;
-    if (length == 0) return NULL;
-    if (length > INT32_MAX / 4) return "a text of more than 512 MB is too long to tokenize";
-    size_t room = length + 1;
-    char *copy = malloc(room);
-    Merger m = { v, copy, malloc(room * sizeof(Symbol)), malloc(3 * room * sizeof(Pair)), 0 };
-    const char *error = "no memory to tokenize the text";
-    if (copy && m.symbols && m.heap) {
-        copy[0] = ' ';
-        memcpy(copy + v->add_space, text, length);
-        int count = split(m.symbols, v, copy, (int)length + v->add_space);
-        for (int i = 0; i < count; i++) consider(&m, i);
-        merge(&m);
-        *n = spell(ids, v, m.symbols, copy);
-        error = NULL;
+// SentencePiece begins with characters, byte-level BPE with bytes. A stray byte stands for itself.
+static void encode_word(void *encoder, Text t) {
+    Encoder *e = encoder;
+    const Vocabulary *v = e->v;
+    int count = 0, whole = v->ignore_merges ? lookup(v, t.data, (int)t.size) : -1;
+    if (whole >= 0) { e->ids[e->n++] = whole; return; }
+    for (int i = 0, length; i < (int)t.size; i += length, count++) {
+        length = v->byte_level ? 1 : utf8_length(t.data + i, t.size - (size_t)i);
+        if (length < 1) length = 1;
+        int id = v->byte_level ? v->byte_ids[(uint8_t)t.data[i]] : lookup(v, t.data + i, length);
+        e->symbols[count] = (Symbol){ count - 1, count + 1, i, length, id };
     }
+    if (count == 0) return;
+    e->symbols[count - 1].next = -1;
+    e->text = t.data;
+    merge(e, count);
+    spell(e);
+}
+
+// The text between special tokens. copy has room for it and a space.
+static void encode_fragment(Encoder *e, Text t, char *copy) {
+    if (t.size == 0) return;
+    if (e->v->byte_level) {
+        cut_words(e->v->cutter, t, encode_word, e);
+    } else if (e->v->add_space) {
+        copy[0] = ' ';
+        memcpy(copy + 1, t.data, t.size);
+        encode_word(e, (Text){ copy, t.size + 1 });
+    } else {
+        encode_word(e, t);
+    }
+}
+
+// The longest piece that stands here as it is, or -1. Control tokens only where they are asked for: a user's
+// text must not speak for the program.
+static int special_at(const Vocabulary *v, const char *text, size_t n, bool control) {
+    for (int i = 0; i < v->n_specials; i++) {
+        const Piece *p = v->specials[i];
+        if (p->kind == CONTROL && !control) continue;
+        if ((size_t)p->length <= n && !memcmp(p->text, text, (size_t)p->length)) return (int)(p - v->pieces);
+    }
+    return -1;
+}
+
+const char *tokenize(int *ids, int *n, const Vocabulary *v, Text text, bool control) {
+    *n = 0;
+    if (text.size == 0) return NULL;
+    if (text.size > INT32_MAX / 8) return "a text of more than 256 MB is too long to tokenize";
+    bool begins[256] = { false };                       // a special token with this byte
+    for (int i = 0; i < v->n_specials; i++)
+        if (control || v->specials[i]->kind == USER) begins[(uint8_t)v->specials[i]->text[0]] = true;
+
+    size_t room = text.size + 1, from = 0;
+    char *copy = malloc(room);
+    Encoder e = { v, NULL, malloc(room * sizeof(Symbol)), malloc(3 * room * sizeof(Pair)), 0, ids, 0 };
+    const char *error = copy && e.symbols && e.heap ? NULL : "no memory to tokenize the text";
+    for (size_t at = 0; at < text.size && !error;) {
+        int id = begins[(uint8_t)text.data[at]] ? special_at(v, text.data + at, text.size - at, control) : -1;
+        if (id < 0) { at++; continue; }
+        encode_fragment(&e, (Text){ text.data + from, at - from }, copy);
+        ids[e.n++] = id;
+        from = at += (size_t)v->pieces[id].length;
+    }
+    if (!error) encode_fragment(&e, (Text){ text.data + from, text.size - from }, copy);
+    *n = e.n;
     free(copy);
-    free(m.symbols);
-    free(m.heap);
+    free(e.symbols);
+    free(e.heap);
     return error;
 }
 

@@ -244,9 +244,10 @@ def test_ids(model, data, vocabulary, run, tmp_path):
     check_ids(run, texts, lines, tmp_path, data / model, *fitting(data / model, vocabulary))
 
 
-def test_ids_of_a_large_vocabulary(data, run, tmp_path):
-    """32,000 pieces, and no weights."""
-    file = data / "vocab" / "ggml-vocab-llama-spm.gguf"
+@pytest.mark.parametrize("name", ["llama-spm", "gpt-2", "qwen2"])
+def test_ids_of_a_large_vocabulary(name, data, run, tmp_path):
+    """Up to 151,646 pieces, and no weights."""
+    file = data / "vocab" / f"ggml-vocab-{name}.gguf"
     lines = file.with_name(f"{file.name}.out").read_bytes().splitlines()
     check_ids(run, texts_of(file.with_name(f"{file.name}.inp")), lines, tmp_path, file)
 

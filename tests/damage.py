@@ -473,7 +473,14 @@ def vocabulary():
     yield one("token of 65536 bytes", token(last, "x" * 65536), VOCABULARY, f"token {last}")
     yield one("every token empty", spells([""] * N), RUNS)
     yield one("every token the same", spells(["a"] * N), RUNS)
-    for kind in ("gpt2", "bert", "t5", "rwkv", "none", "no_vocab"):
+    bpe, merges = ggml("model", text("gpt2")), "tokenizer.ggml.merges"
+    yield one("byte-level BPE", bpe.pair(merges, array(STRING, ["a b", "ab a", "xyz zyx"])), RUNS)
+    yield one("byte-level BPE without merges", bpe, VOCABULARY, merges)
+    yield one("merges of numbers", bpe.pair(merges, array(U32, [1, 2])), VOCABULARY, merges)
+    for odd in ("", "a", " ", "ab", " a", "a "):
+        yield one(f"a merge of {odd!r}", bpe.pair(merges, array(STRING, ["a b", odd])), VOCABULARY, "merge 1")
+    yield one("words cut in an unknown way", bpe.pair("tokenizer.ggml.pre", text("kana")), VOCABULARY, "kana")
+    for kind in ("bert", "t5", "rwkv", "none", "no_vocab"):
         yield one(f"vocabulary of {kind}", ggml("model", text(kind)), VOCABULARY, kind)
     yield one("no kind of vocabulary", ggml("model", None), VOCABULARY)
     yield one("merges under a vocabulary without", ggml("merges", array(STRING, ["a b"])), SAME)

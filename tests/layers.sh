@@ -6,11 +6,12 @@ layers='
 run
 info
 measure
-model checkpoint
+model checkpoint vocabulary
 attention ffn gguf llama2c sampler
 matmul rmsnorm tokenizer
+words
 threads trace file kernels/kernels
-utf8
+utf8 unicode
 kernels/portable
 kernels/formats
 '

@@ -334,6 +334,39 @@ def test_logits_that_cannot_be_written(n, model, run, tmp_path):
         assert outcome.stderr.count("\n") == 1 and str(path) in outcome.stderr and reason in outcome.stderr
 
 
+def test_logits_do_not_overwrite_a_tokenizer_that_was_found(model, models, run, tmp_path):
+    for name in ("tokenizer.bin", f"tok{len(make_models.VOCABULARY)}.bin"):
+        folder = tmp_path / name[:-4]
+        folder.mkdir()
+        shutil.copy(model, folder / "model.bin")
+        shutil.copy(models / "tokenizer.bin", folder / name)
+        run(folder / "model.bin", "--logits", folder / name).check_refused(2, folder / name)
+        assert (folder / name).read_bytes() == (models / "tokenizer.bin").read_bytes()
+
+
+def test_options_of_another_mode_are_refused(model, run, tmp_path):
+    """None is dropped in silence."""
+    for mode in ("tokenize", "info", "perplexity"):
+        run(model, "-m", mode, "-i", "a", "--trace").check_refused(2, "--trace")
+        run(model, "-m", mode, "-i", "a", "--logits", tmp_path / "logits").check_refused(2, "--logits")
+    run(model, "--json").check_refused(2, "--json")
+    run(model, "-m", "perplexity").check_refused(2, "text")
+
+
+def test_tokenizing_asks_for_no_norm(model, run, run_layernorm):
+    options = model, "-m", "tokenize", "-i", "a b"
+    assert run_layernorm(*options).stdout == run(*options).stdout != b""
+
+
+def test_an_interrupt_ends_perplexity_with_what_there_is(wide, run, tmp_path):
+    (tmp_path / "text").write_text("a bad cab and the rest " * 20000)
+    process = run.start(wide, "-m", "perplexity", "-f", tmp_path / "text", "-c", 256)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    outcome = run.finish(process)
+    assert outcome.status == 0 and outcome.stdout.startswith(b"perplexity "), outcome
+
+
 def test_logits_do_not_overwrite_the_checkpoint(model, models, run, tmp_path):
     copy = tmp_path / "model.bin"
     shutil.copy(model, copy)

@@ -1,5 +1,7 @@
 // test_measure.c - the hash against published numbers, .npy byte by byte, the count of bytes by hand.
 #include "test.h"
+
+static volatile sig_atomic_t go_on;                     // 0: nobody has asked for an end
 #include <errno.h>
 #include <time.h>
 #include <unistd.h>
@@ -158,7 +160,8 @@ static void test_uniform(void) {
         State s = new_state(&m, cases[i].context, 5);
         Perplexity p;
         const char *error =
-            perplexity(&p, &m, &s, &(Vocabulary){ .bos = 1, .add_bos = true }, ids, cases[i].n, false);
+            perplexity(&p, &m, &s, &(Vocabulary){ .bos = 1, .add_bos = true }, ids, cases[i].n, false,
+                       &go_on);
         CHECK(!error && near(p.perplexity, 43, 1e-9), "windows of %d: wanted 43, got %.17g %s",
               cases[i].context, p.perplexity, error ? error : "");
         CHECK(near(p.standard_error, 0, 1e-5), "windows of %d: the standard error is %g", cases[i].context,
@@ -212,7 +215,7 @@ static void test_against_definition(void) {
                    got;
         State s = new_state(&m, cases[i].context, cases[i].chunk);
         Vocabulary v = { .bos = cases[i].bos, .add_bos = cases[i].add_bos };
-        const char *error = perplexity(&got, &m, &s, &v, ids, N_IDS, false);
+        const char *error = perplexity(&got, &m, &s, &v, ids, N_IDS, false, &go_on);
         CHECK(!error && near(got.perplexity, want.perplexity, 1e-5 * want.perplexity),
               "case %zu: wanted %.9g, got %.9g %s", i, want.perplexity, got.perplexity, error ? error : "");
         CHECK(near(got.standard_error, want.standard_error, 1e-4 * want.standard_error),
@@ -231,7 +234,8 @@ static void check_no_perplexity(const Model *m, int context, int n, const char *
     State s = new_state(m, context, 4);
     int *ids = random_ids(n + 1, m->config.vocab_size);
     Perplexity p;
-    const char *error = perplexity(&p, m, &s, &(Vocabulary){ .bos = 1, .add_bos = true }, ids, n, false);
+    const char *error = perplexity(&p, m, &s, &(Vocabulary){ .bos = 1, .add_bos = true }, ids, n, false,
+                                   &go_on);
     CHECK(is_sentence(error) && strstr(error, word) && strstr(error, other),
           "%d ids, a context of %d: wanted a refusal with '%s', '%s', got %s", n, context, word, other,
           error ? error : "a number");

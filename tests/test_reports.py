@@ -350,7 +350,7 @@ def test_perplexity_without_bos(models, run, tmp_path):
 def test_perplexity_of_too_little(models, run):
     model = models / "heads.gguf"
     run(model, "-m", "perplexity", "-i", "the", "-c", 16).check_refused(1, "2 tokens", 16)
-    run(model, "-m", "perplexity").check_refused(1, 64)
+    run(model, "-m", "perplexity").check_refused(2, "which text")
     run(model, "-m", "perplexity", "-i", TEXT * 3, "-c", 3).check_refused(1, "context of 3")
     assert report_of(run(model, "-m", "perplexity", "-i", TEXT * 3, "-c", 4, "--json", "-q"))["tokens"] > 0
 

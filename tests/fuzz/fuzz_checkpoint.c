@@ -39,8 +39,9 @@ static void use(const Vocabulary *v, const char *text, size_t length) {
         sum += ends_text(v, id);
         if (!isfinite(v->pieces[id].score)) abort();
     }
-    int *ids = malloc((length + 1) * sizeof *ids), n = (int)sum;
-    if (tokenize(ids, &n, v, text, length) || n < 0 || (size_t)n > length + 1) abort();
+    int *ids = malloc((2 * length + 1) * sizeof *ids), n = (int)sum;
+    if (tokenize(ids, &n, v, (Text){ text, length }, length % 2)) abort();
+    if (n < 0 || (size_t)n > 2 * length + 1) abort();
     for (int i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= v->size) abort();
     free(ids);
