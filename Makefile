@@ -81,8 +81,9 @@ fuzz: .venv/ready
 	    clang -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	        tests/fuzz/$$target.c $(filter-out run.c,$(SOURCE)) -o build/fuzz/$$target -lm -lpthread && \
 	    mkdir -p build/fuzz/$$target.found && echo "$$target: $(SECONDS) s" && \
-	    build/fuzz/$$target build/fuzz/$$target.found build/fuzz/seeds/$$target -max_total_time=$(SECONDS) \
-	        -timeout=5 -rss_limit_mb=2048 -max_len=65536 -artifact_prefix=build/fuzz/ > build/fuzz/$$target.log 2>&1 \
+	    build/fuzz/$$target build/fuzz/$$target.found build/fuzz/seeds/$${target#fuzz_} -max_total_time=$(SECONDS) \
+	        -timeout=10 -rss_limit_mb=2048 -max_len=65536 -dict=tests/fuzz/gguf.dict \
+	        -artifact_prefix=build/fuzz/ > build/fuzz/$$target.log 2>&1 \
 	        || { tail -n 30 build/fuzz/$$target.log; exit 1; }; \
 	    tail -n 1 build/fuzz/$$target.log; \
 	done

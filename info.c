@@ -144,6 +144,7 @@ static void put_tensor(Out *o, Text name, const char *type, const uint64_t *shap
     }
 }
 
+// What the keys of a file that cannot be run suggest.
 static const char *norm_of(const Gguf *g) {
     const char *found = NULL;
     for (size_t i = 0; i < g->n_pairs; i++) {
@@ -158,7 +159,8 @@ static const char *norm_of(const Gguf *g) {
     return found;
 }
 
-static void put_gguf(Out *o, const Gguf *g) {
+// norm: of the model that it is, or NULL
+static void put_gguf(Out *o, const Gguf *g, const char *norm) {
     Text architecture = string_value(g, "general.architecture");
     char prefix[128];
     snprintf(prefix, sizeof prefix, "%.*s.", text_length(architecture), architecture.data);
@@ -170,7 +172,7 @@ static void put_gguf(Out *o, const Gguf *g) {
     put_text(o, "format", text_of("GGUF"));
     put_count(o, "version", g->version);
     put_text(o, "architecture", architecture);
-    put_text(o, "norm", text_of(norm_of(g) ? norm_of(g) : "unknown"));
+    put_text(o, "norm", text_of(norm ? norm : norm_of(g) ? norm_of(g) : "unknown"));
     put_count(o, "parameters", parameters);
     Text homes[3] = { text_of("general."), text_of(prefix), text_of("tokenizer.") };
     put_pairs(o, "general", g, homes[0]);
@@ -279,7 +281,7 @@ const char *print_info(Bytes file, bool json) {
     const char *refused = checkpoint_read(&m, file);    // no fault in a GGUF file: many hold no model of ours
     if (refused && !gguf) return refused;
     if (json) putchar('{');
-    if (gguf) put_gguf(&o, &g);
+    if (gguf) put_gguf(&o, &g, refused ? NULL : m.config.norm);
     else put_llama2c(&o, &m, file);
     if (refused) put_text(&o, "refused", text_of(refused));
     else put_memory(&o, &m, file);

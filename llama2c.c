@@ -18,9 +18,8 @@
 enum { MAGIC = 0x616b3432, HEADER_0 = 28, HEADER_1 = 256, MOST_TOKENS = 1 << 24 };
 enum { V0_ROPE = N_OPS, N_PARTS };                      // version 0 stores RoPE's angles too; we compute them
 
-static const int orders[3][N_PARTS] = {
+static const int orders[2][N_PARTS] = {                 // of version 0, and of those after it
     { EMBED, ATTN_NORM, Q, K, V, ATTN_OUT, FFN_NORM, GATE, FFN_OUT, UP, FINAL_NORM, V0_ROPE, LOGITS, -1 },
-    { ATTN_NORM, FFN_NORM, FINAL_NORM, EMBED, Q, K, V, ATTN_OUT, GATE, FFN_OUT, UP, LOGITS, -1 },
     { ATTN_NORM, FFN_NORM, FINAL_NORM, EMBED, Q, K, V, ATTN_OUT, GATE, FFN_OUT, UP, LOGITS, -1 },
 };
 
@@ -182,7 +181,7 @@ const char *llama2c_read(Model *m, Bytes file) {
     }
     if (version == 2 && (error = check_group(&m->config, group = take_i32(&in)))) return error;
     in = (Cursor){ file.data + header, file.size - header, false };
-    return take_weights(m, in, file.size, orders[version], shared, group);
+    return take_weights(m, in, file.size, orders[version > 0], shared, group);
 }
 
 // ---------------------------------------------------------------------------- the tokenizer

@@ -1,6 +1,6 @@
 // matmul.c - multiply by weight matrices: out = W x + bias, the rows shared out over the cores.
 //
-// Against quantized weights the input is quantized too, to 8 bits in blocks of 32: integers meet integers.
+// Against weights in blocks the input is quantized too, to 8 bits in blocks of 32: integers meet integers.
 #include "model.h"
 
 typedef struct { const Product *products; int n, T; const float *x; const BlockX8 *x8; } Job;
@@ -10,7 +10,8 @@ static void product(const Product *p, const Job *j, int begin, int end) {
     const float *bias = p->w->bias;
     const void *x = formats[w->type].int8_input ? (const void *)j->x8 : j->x;
     kernels.matmul[w->type](p->out, w->rows, w, x, j->T, begin, end);
-    for (int t = 0; t < j->T && bias; t++)
+    if (!bias) return;
+    for (int t = 0; t < j->T; t++)
         for (int r = begin; r < end; r++) p->out[(size_t)t * w->rows + r] += bias[r];
 }
 

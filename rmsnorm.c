@@ -10,7 +10,8 @@
 #define NORM rmsnorm
 #endif
 
-// Sums are double: exact for equal numbers, in range for every float, stable for a mean far from zero.
+// Sums are double: the mean of equal numbers is that number, no float overflows, and a mean far from zero
+// does no harm.
 static double sum(const float *x, int n) {
     double lane[4] = { 0 };
     int i = 0;
