@@ -178,6 +178,8 @@ static void put_gguf(Out *o, const Gguf *g, const char *norm) {
     put_pairs(o, "general", g, homes[0]);
     put_pairs(o, "config", g, homes[1]);
     put_pairs(o, "tokenizer", g, homes[2]);
+    const char *family = chat_template(string_value(g, "tokenizer.chat_template"));
+    if (family) put_text(o, "chat", text_of(family));
     open_group(o, "other", '{');
     for (size_t i = 0; i < g->n_pairs; i++) {
         Text key = g->pairs[i].key;
@@ -217,9 +219,8 @@ static void put_llama2c(Out *o, const Model *m, Bytes file) {
     const Config *c = &m->config;
     const Weights *w = &m->weights;
     bool tied = w->classifier.w.data == w->embedding.w.data, marked = !memcmp(file.data, "24ka", 4);
-    uint64_t dim = (uint64_t)c->dim, layer = dim * 2 + dim * dim * 2 +
-                                             2 * dim * (uint64_t)(c->n_kv_heads * c->head_dim) +
-                                             3 * dim * (uint64_t)c->hidden_dim;
+    uint64_t dim = (uint64_t)c->dim, kv_dim = (uint64_t)(c->n_kv_heads * c->head_dim);
+    uint64_t layer = dim * (2 + 2 * dim + 2 * kv_dim + 3 * (uint64_t)c->hidden_dim);
     put_text(o, "format", text_of("llama2.c"));
     put_count(o, "version", marked ? file.data[4] : 0);
     put_text(o, "architecture", text_of("llama"));

@@ -26,6 +26,9 @@ typedef enum {
     N_OPS
 } Op;
 
+// The widest, deepest and most talkative model that is read: far beyond any there is.
+enum { MOST_DIM = 1 << 20, MOST_LAYERS = 1 << 16, MOST_VOCAB = 1 << 24 };
+
 // Which numbers of a head RoPE turns together: (0, 1) (2, 3) ... in llama; (0, n/2) (1, n/2 + 1) ... in NeoX.
 typedef enum { PAIRS, HALVES } Rotation;
 
@@ -232,6 +235,9 @@ const char *vocabulary_add_merge(Vocabulary *v, int rank, const char *text, int 
 const char *tokenize(int *ids, int *n, const Vocabulary *v, Text text, bool control);
 Piece token_text(const Vocabulary *v, int id, int previous);    // after BOS without the space of add_space
 bool ends_text(const Vocabulary *v, int id);
+
+// chat.c
+const char *chat_template(Text t);                      // whose it is: "chatml", "llama3", ...; or NULL
 
 // sampler.c
 typedef struct { float p; int id; } Candidate;

@@ -7,7 +7,7 @@ run
 info
 measure
 model checkpoint vocabulary
-attention ffn gguf llama2c sampler
+attention ffn gguf llama2c sampler chat
 matmul rmsnorm tokenizer
 words
 threads trace file kernels/kernels

@@ -239,6 +239,15 @@ def test_info_of_odd_metadata(run, tmp_path):
     assert (lines["config/yes"], lines["config/no"]) == ("true", "false")
 
 
+def test_info_of_a_chat_template(models, run, tmp_path):
+    """It is called by its family's name."""
+    path = tmp_path / "model.gguf"
+    arrays = make_models.arrays_of(KINDS["heads"])
+    for template, family in (("<|im_start|>user\n{{ x }}<|im_end|>", "chatml"), ("{{ x }}", None)):
+        make_models.write_gguf(path, KINDS["heads"], arrays, {"tokenizer.chat_template": template})
+        assert report_of(run(path, "-m", "info", "--json")).get("chat") == family
+
+
 def test_info_of_keys_without_a_home(models, run, tmp_path):
     """Those that belong neither to the file, the model nor the vocabulary are not kept secret."""
     path = tmp_path / "model.gguf"

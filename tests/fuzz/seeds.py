@@ -1,6 +1,6 @@
 """seeds.py - where the fuzzers begin: small valid files of every kind, and the damaged ones of damage.py.
 
-    python3 tests/fuzz/seeds.py FOLDER      writes FOLDER/checkpoint and FOLDER/tokenizer
+    python3 tests/fuzz/seeds.py FOLDER      writes FOLDER/checkpoint, FOLDER/tokenizer, FOLDER/chat
 
     clang -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \\
         tests/fuzz/fuzz_checkpoint.c $(ls *.c kernels/*.c | grep -v '^run.c') -o fuzz_checkpoint -lm -lpthread
@@ -92,3 +92,5 @@ if __name__ == "__main__":
     write(Path(sys.argv[1], "checkpoint"), checkpoints())
     texts = ((name, struct.pack("<H", len(data)) + data + TEXT) for name, data in vocabularies())
     write(Path(sys.argv[1], "tokenizer"), texts)
+    marks = ["[INST] <<SYS>> [/INST]", "<|im_start|>user<|im_end|>", "<|user|><|assistant|><|end|>eos_token"]
+    write(Path(sys.argv[1], "chat"), ((mark, mark.encode()) for mark in marks))
