@@ -46,7 +46,7 @@ $(BUILD)/$(NORM)/%: tests/%.c tests/test.h $(ENGINE)
 MODEL ?= $(firstword $(wildcard models/stories-$(NORM).gguf))
 demo: $(NAME)
 	@if [ -n "$(MODEL)" ]; then ./$(NAME) $(MODEL) -i "Once upon a time"; else \
-	    echo "Which model? make demo MODEL=path/to/stories15M.bin  (llama2.c's format, tokenizer.bin beside it)"; fi
+	    echo "Which model? make demo MODEL=path/to/model.gguf, or a .bin of llama2.c with its tokenizer.bin beside it"; fi
 
 # Every test there is. The C tests run with both norms; the Python tests look at the two programs from outside.
 test:

@@ -54,10 +54,10 @@ static void remember(const Config *c, State *s, int layer) {
     for (int t = 0; t < s->T; t++)
         for (int h = 0; h < c->n_kv_heads; h++) {
             size_t from = ((size_t)t * c->n_kv_heads + h) * c->head_dim;
-            kernels.encode[s->kv_type](cache_row(s->keys, c, s, layer, h, s->pos + t), s->k + from,
-                                       c->head_dim);
-            kernels.encode[s->kv_type](cache_row(s->values, c, s, layer, h, s->pos + t), s->v + from,
-                                       c->head_dim);
+            void *key = cache_row(s->keys, c, s, layer, h, s->pos + t);
+            void *value = cache_row(s->values, c, s, layer, h, s->pos + t);
+            kernels.encode[s->kv_type](key, s->k + from, c->head_dim);
+            kernels.encode[s->kv_type](value, s->v + from, c->head_dim);
         }
 }
 

@@ -10,8 +10,6 @@
 
 // ---------------------------------------------------------------------------- the blueprint
 
-enum { MOST_DIM = 1 << 20, MOST_LAYERS = 1 << 16, MOST_VOCAB = 1 << 24 };
-
 // Of other architectures, mostly; a file that has them means something by it.
 static void refuse_what_we_do_not_compute(Reader *r) {
     static const struct { const char *key; float neutral; } scales[] = {

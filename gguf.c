@@ -155,11 +155,10 @@ static const char *place_tensors(Gguf *g, Bytes file) {
         last = t;
     }
     if (!error && last && (last->offset > room || last->bytes > room - last->offset))
-        error = complain(
-            "%zu bytes long; tensor %.*s would end at byte %.0f: %.0f are missing; is the download complete?",
-            file.size, text_length(last->name), last->name.data,
-            (double)g->data_start + (double)last->offset + (double)last->bytes,
-            (double)last->offset + (double)last->bytes - (double)room);
+        error = complain("%zu bytes long; tensor %.*s would end at byte %.0f: %.0f are missing; is the "
+                         "download complete?", file.size, text_length(last->name), last->name.data,
+                         (double)g->data_start + (double)last->offset + (double)last->bytes,
+                         (double)last->offset + (double)last->bytes - (double)room);
     free(order);
     return error;
 }

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAGIC = 0x616b3432, HEADER_0 = 28, HEADER_1 = 256, MOST_TOKENS = 1 << 24 };
+enum { MAGIC = 0x616b3432, HEADER_0 = 28, HEADER_1 = 256 };
 enum { V0_ROPE = N_OPS, N_PARTS };                      // version 0 stores RoPE's angles too; we compute them
 
 static const int orders[2][N_PARTS] = {                 // of version 0, and of those after it
@@ -28,9 +28,9 @@ static const int orders[2][N_PARTS] = {                 // of version 0, and of 
 // shared: where the sign of vocab_size says whether the classifier is the embedding; NULL: it does not.
 static const char *take_config(Config *c, Cursor *in, bool *shared) {
     struct { const char *name; int *value; int most; } fields[] = {
-        { "dim", &c->dim, 1 << 20 },         { "hidden_dim", &c->hidden_dim, 1 << 20 },
-        { "n_layers", &c->n_layers, 1 << 16 }, { "n_heads", &c->n_heads, 1 << 20 },
-        { "n_kv_heads", &c->n_kv_heads, 1 << 20 }, { "vocab_size", &c->vocab_size, 1 << 24 },
+        { "dim", &c->dim, MOST_DIM },               { "hidden_dim", &c->hidden_dim, MOST_DIM },
+        { "n_layers", &c->n_layers, MOST_LAYERS },  { "n_heads", &c->n_heads, MOST_DIM },
+        { "n_kv_heads", &c->n_kv_heads, MOST_DIM }, { "vocab_size", &c->vocab_size, MOST_VOCAB },
         { "seq_len", &c->seq_len, INT32_MAX },
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
@@ -97,9 +97,8 @@ static Tensor tensor_at(Op op, int layer, const void *const part[], const Config
 }
 
 static Norm norm_at(Op op, int layer, const void *const part[], const Config *c) {
-    return (Norm){
-        op, layer, c->dim, 1e-5f, (const float *)part[op] + (layer < 0 ? 0 : (size_t)layer * c->dim), NULL
-    };
+    const float *weight = (const float *)part[op] + (layer < 0 ? 0 : (size_t)layer * c->dim);
+    return (Norm){ op, layer, c->dim, 1e-5f, weight, NULL };
 }
 
 static void link_weights(Model *m, const void *const part[], int group) {
@@ -127,16 +126,13 @@ static const char *take_weights(Model *m, Cursor in, size_t file_size, const int
     const Config *c = &m->config;
     size_t size[N_PARTS], wanted = file_size - in.left;
     for (int i = 0; order[i] >= 0; i++) {
-        int part = order[i];
-        size[part] = shared && part == LOGITS
-                         ? 0
-                         : times(in_every_layer(part) ? c->n_layers : 1, bytes_of_part(part, c, group));
+        int part = order[i], many = shared && part == LOGITS ? 0 : in_every_layer(part) ? c->n_layers : 1;
+        size[part] = times((size_t)many, bytes_of_part(part, c, group));
         wanted = size[part] > SIZE_MAX - wanted ? SIZE_MAX : wanted + size[part];
     }
     if (file_size < wanted)
-        return complain(
-            "%zu bytes long, but its header asks for %zu: %zu are missing; is the download complete?",
-            file_size, wanted, wanted - file_size);
+        return complain("%zu bytes long, but its header asks for %zu: %zu are missing; is the download "
+                        "complete?", file_size, wanted, wanted - file_size);
     if (file_size > wanted)
         return complain("%zu bytes long, but its header asks for %zu: one of them is wrong", file_size,
                         wanted);
@@ -210,7 +206,7 @@ static const char *take_piece(Piece *piece, Cursor *in, int id, int longest) {
 }
 
 static const char *take_pieces(Vocabulary *v, Cursor *in, int size) {
-    int longest = take_i32(in), most = size ? size : MOST_TOKENS;
+    int longest = take_i32(in), most = size ? size : MOST_VOCAB;
     if (in->failed || longest < 1)
         return complain("the header says that the longest token has %d bytes; is it a tokenizer.bin?",
                         longest);

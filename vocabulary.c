@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_VOCAB = 1 << 24, MOST_LENGTH = 65535 };
+enum { MOST_LENGTH = 65535 };                           // of a piece, in bytes
 
 // tokenizer.ggml.token_type
 static const PieceKind kinds[] = { NORMAL, NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE };
