@@ -201,7 +201,11 @@ static Text read_prompt(const Options *o) {
             fail(FAILED, "%s: no memory for a text of this size", o->prompt_file);
         got = fread(data + size, 1, room - size, f);
     }
-    if (ferror(f)) fail(FAILED, "%s: %s", o->prompt_file, strerror(errno));
+    if (ferror(f)) {
+        int reason = errno;
+        free(data);
+        fail(FAILED, "%s: %s", o->prompt_file, strerror(reason));
+    }
     if (f != stdin) fclose(f);
     return (Text){ data, size };
 }
