@@ -269,7 +269,7 @@ def write_gguf(path, kind, arrays=None, more=None):
 
 def arrays_of(kind):
     """Where inputs are rounded to 8 bits, branches add little to the residual stream, as in a trained model:
-    otherwise each layer would make the rounding of the one before three times larger."""
+    otherwise each layer would make the rounding of the one before it larger."""
     arrays = random_arrays(kind.config, kind.tied, kind.seed, kind.biases)
     if not set(kind.types.values()) <= {"F32", "F16", "BF16"}:
         for name in ("wo", "w_down"):
