@@ -162,7 +162,8 @@ RANDOM_TYPES = {            # where a block has its d and its dmin, and the dmin
 }
 KINDS |= {name: Kind(BLOCKS, False, biases=("wo",), types={"*": name})
           for name in (*FLOAT_TYPES, *BLOCK_TYPES, "IQ4_NL")}
-KINDS |= {name: Kind(SUPERS, biases=("wo",), types={"*": name}) for name in RANDOM_TYPES if name != "IQ4_NL"}
+KINDS |= {name: Kind(SUPERS, False, biases=("wo",), types={"*": name})
+          for name in RANDOM_TYPES if name != "IQ4_NL"}
 KINDS |= {"stablelm-Q4_0": Kind(replace(BLOCKS, norm="layernorm", rotation="halves", rope_dim=4), False,
                                 "stablelm", NORMS + QKV, types={"*": "Q4_0"})}
 
@@ -268,12 +269,13 @@ def write_gguf(path, kind, arrays=None, more=None):
 
 
 def arrays_of(kind):
-    """Where inputs are rounded to 8 bits, branches add little to the residual stream, as in a trained model:
-    otherwise each layer would make the rounding of the one before it larger."""
+    """Where inputs are rounded to 8 bits, the stream is about 1 and a branch adds a tenth to it, as deep in a
+    trained model: otherwise each layer would make the rounding of the one before it larger."""
     arrays = random_arrays(kind.config, kind.tied, kind.seed, kind.biases)
     if not set(kind.types.values()) <= {"F32", "F16", "BF16"}:
+        arrays["embedding"] *= np.sqrt(kind.config.dim)
         for name in ("wo", "w_down"):
-            arrays[name] *= 0.1
+            arrays[name] *= 0.05
     return arrays
 
 

@@ -10,8 +10,8 @@ import reference
 
 PROMPT = "Once there was a Lion and the Zebra.\n"
 # Of the largest logit. F16 keeps 11 bits of a number in the cache. Inputs of 8 bits lose half a per cent of
-# their size at every product with quantized weights; where the reference rounds them too, little is left.
-EXACT, F16_CACHE, QUANTIZED, ROUNDED = 1e-4, 1e-2, 3e-2, 1e-2
+# their size at every product with quantized weights; where the reference rounds them too, nearly nothing is left.
+EXACT, F16_CACHE, QUANTIZED, ROUNDED = 1e-4, 1e-2, 1e-2, 1e-5
 
 load = functools.cache(reference.load)
 
@@ -85,8 +85,8 @@ def test_logits_with_rounded_inputs(name, norm, models, compute, record_property
     ids, got = compute(name, norm, "f32")
     difference = differences(got, reference.logits(load(models / name, round_inputs=True), ids, norm))
     record_property("difference", np.median(difference))
-    assert np.median(difference) <= EXACT / 10
-    assert difference.max() <= ROUNDED
+    assert np.median(difference) <= ROUNDED
+    assert difference.max() <= QUANTIZED
 
 
 @pytest.mark.parametrize("tied", ["tied", "untied"])
@@ -205,4 +205,4 @@ def test_mistakes_show(mistake, models):
 def test_rounding_is_seen(name, models):
     """What the tight comparison allows is far less than what rounding the inputs does to any position."""
     plain, rounded = (reference.logits(load(models / name, rounds), IDS) for rounds in (False, True))
-    assert np.median(differences(plain, rounded)) > 10 * EXACT
+    assert np.median(differences(plain, rounded)) > 50 * ROUNDED
