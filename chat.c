@@ -1,7 +1,79 @@
-// chat.c - which chat template is it? A template in a file is a program (Jinja) from a stranger: it is
-// recognised by the marks that it puts around a turn, never run.
+// chat.c - a conversation as its model has learned to read it: turns with marks around them.
+//
+// Every family of models has marks of its own. The template in a file is a program (Jinja) from a stranger:
+// it is recognised by the marks in it, never run. Here a family is four short texts; where they say {bos},
+// {eos}, {system} or {text}, those are put in.
 #include "model.h"
+#include <stdlib.h>
 #include <string.h>
+
+#define BAR "\xef\xbd\x9c"                              // U+FF5C, a wide vertical line
+
+// As in the templates that the models' authors publish. Gemma's has no place for a system prompt: it stands
+// before the first message. Phi-3's marks swallow the blanks that follow them, so none are written.
+// A template is of the first family whose marks are all in it: Mistral's differ from one another in blanks.
+static const ChatTemplate templates[] = {
+    { "llama3", .begin = "{bos}{system}", .blanks = TRIM,
+      .system = "<|start_header_id|>system<|end_header_id|>\n\n{text}<|eot_id|>",
+      .turn = "<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|>"
+              "<|start_header_id|>assistant<|end_header_id|>\n\n",
+      .end = "<|eot_id|>",
+      .marks = { "<|start_header_id|>", "<|eot_id|>", "" } },
+    { "chatml", .begin = "{system}",
+      .system = "<|im_start|>system\n{text}<|im_end|>\n",
+      .turn = "<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n",
+      .end = "<|im_end|>\n",
+      .marks = { "<|im_start|>", "<|im_end|>", "" } },
+    { "gemma", .begin = "{bos}", .blanks = TRIM,
+      .system = "{text}\n\n",
+      .turn = "<start_of_turn>user\n{system}{text}<end_of_turn>\n<start_of_turn>model\n",
+      .end = "<end_of_turn>\n",
+      .marks = { "<start_of_turn>", "<end_of_turn>", "" } },
+    { "phi3", .begin = "{system}", .blanks = TRIM_LEFT,
+      .system = "<|system|>{text}<|end|>",
+      .turn = "<|user|>{text}<|end|><|assistant|>",
+      .end = "<|end|>",
+      .marks = { "<|user|>", "<|assistant|>", "<|end|>" } },
+    { "zephyr", .begin = "{system}",
+      .system = "<|system|>\n{text}{eos}\n",
+      .turn = "<|user|>\n{text}{eos}\n<|assistant|>\n",
+      .end = "{eos}\n",
+      .marks = { "<|user|>", "<|assistant|>", "eos_token" } },
+    { "deepseek", .begin = "{bos}{system}",
+      .system = "{text}",
+      .turn = "<" BAR "User" BAR ">{text}<" BAR "Assistant" BAR ">",
+      .end = "{eos}",
+      .marks = { "<" BAR "User" BAR ">", "<" BAR "Assistant" BAR ">", "" } },
+    { "deepseek-llm", .begin = "{bos}{system}",
+      .system = "{text}\n\n",
+      .turn = "User: {text}\n\nAssistant:",
+      .end = "{eos}",
+      .marks = { "'User: '", "'Assistant: '", "" } },
+    { "llama2", .begin = "", .blanks = TRIM,
+      .system = "<<SYS>>\n{text}\n<</SYS>>\n\n",
+      .turn = "{bos}[INST] {system}{text} [/INST]",
+      .end = " {eos}",
+      .marks = { "[INST]", "<<SYS>>", "" } },
+    { "mistral-v1", .begin = "{bos}",
+      .system = "{text}\n\n",
+      .turn = " [INST] {system}{text} [/INST]",
+      .end = "{eos}",
+      .marks = { " [INST]", "system_message", "" } },
+    { "mistral-tekken", .begin = "{bos}", .system_last = true,
+      .system = "{text}\n\n",
+      .turn = "[INST]{system}{text}[/INST]",
+      .end = "{eos}",
+      .marks = { "\"[INST]\"", "[AVAILABLE_TOOLS]", "" } },
+    { "mistral-v3", .begin = "{bos}", .system_last = true,
+      .system = "{text}\n\n",
+      .turn = "[INST] {system}{text}[/INST]",
+      .end = "{eos}",
+      .marks = { "[INST]", "[AVAILABLE_TOOLS]", "" } },
+    { "mistral-v1", .marks = { "[INST]", "[/INST]", "" } },
+};
+enum { N_TEMPLATES = sizeof templates / sizeof *templates };
+
+// ---------------------------------------------------------------------------- whose is it?
 
 static bool contains(Text t, const char *mark) {
     size_t n = strlen(mark);
@@ -12,27 +84,113 @@ static bool contains(Text t, const char *mark) {
 
 enum { MOST = 1 << 16 };                                // bytes that are looked at; real ones have thousands
 
-#define BAR "\xef\xbd\x9c"                              // U+FF5C, a wide vertical line
-
-// The first family whose marks are all there. Mistral's differ from version to version in blanks alone.
-const char *chat_template(Text t) {
-    static const struct { const char *name, *marks[3]; } families[] = {
-        { "llama3",         { "<|start_header_id|>", "<|eot_id|>", "" } },
-        { "chatml",         { "<|im_start|>", "<|im_end|>", "" } },
-        { "gemma",          { "<start_of_turn>", "<end_of_turn>", "" } },
-        { "phi3",           { "<|user|>", "<|assistant|>", "<|end|>" } },
-        { "zephyr",         { "<|user|>", "<|assistant|>", "eos_token" } },
-        { "deepseek",       { "<" BAR "User" BAR ">", "<" BAR "Assistant" BAR ">", "" } },
-        { "llama2",         { "[INST]", "<<SYS>>", "" } },
-        { "mistral-v1",     { " [INST]", "system_message", "" } },
-        { "mistral-tekken", { "\"[INST]\"", "[AVAILABLE_TOOLS]", "" } },
-        { "mistral-v3",     { "[INST]", "[AVAILABLE_TOOLS]", "" } },
-        { "mistral-v1",     { "[INST]", "[/INST]", "" } },
-    };
+const ChatTemplate *recognise_template(Text t) {
     if (t.size > MOST) t.size = MOST;
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        const char *const *marks = families[i].marks;
-        if (contains(t, marks[0]) && contains(t, marks[1]) && contains(t, marks[2])) return families[i].name;
+    for (const ChatTemplate *known = templates; known < templates + N_TEMPLATES; known++) {
+        const char *const *marks = known->marks;
+        if (contains(t, marks[0]) && contains(t, marks[1]) && contains(t, marks[2]))
+            return find_template(known->name);
     }
     return NULL;
+}
+
+const ChatTemplate *find_template(const char *name) {
+    for (int i = 0; i < N_TEMPLATES; i++)
+        if (!strcmp(templates[i].name, name)) return &templates[i];
+    return NULL;
+}
+
+const char *template_names(void) {
+    static char list[256];
+    size_t n = 0;
+    for (int i = 0; i < N_TEMPLATES - 1; i++)           // the last is a second look of one before
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", templates[i].name);
+    return list;
+}
+
+// ---------------------------------------------------------------------------- a conversation
+
+typedef struct {
+    const Vocabulary *v;
+    const ChatTemplate *t;
+    Text system;
+    Span *spans;
+    int n;
+} Script;
+
+static void put_ids(Script *s, const int *ids, int n) {
+    s->spans[s->n++] = (Span){ .ids = ids, .n_ids = n };
+}
+
+// The program's words, whose control tokens are meant. A space that they begin with is SentencePiece's.
+static void put_words(Script *s, const char *words, size_t n) {
+    if (n) s->spans[s->n++] = (Span){ .text = { words, n }, .control = true, .joined = *words == ' ' };
+}
+
+static void put_form(Script *s, const char *form, Text text, bool with_system) {
+    static const char *const names[] = { "{bos}", "{eos}", "{system}", "{text}" };
+    const char *from = form, *at = form;
+    while (*at) {
+        int i = 0;
+        while (i < 4 && strncmp(at, names[i], strlen(names[i]))) i++;
+        if (i == 4) { at++; continue; }
+        put_words(s, from, (size_t)(at - from));
+        if (i == 0 && s->v->bos >= 0) put_ids(s, &s->v->bos, 1);
+        if (i == 1 && s->v->eos >= 0) put_ids(s, &s->v->eos, 1);
+        if (i == 2 && with_system) put_form(s, s->t->system, s->system, false);
+        if (i == 3) s->spans[s->n++] = (Span){ .text = text };
+        from = at += strlen(names[i]);
+    }
+    put_words(s, from, (size_t)(at - from));
+}
+
+static bool is_blank(const char *s, int n) {            // are these n bytes one blank?
+    uint32_t code;
+    return utf8_decode(&code, s, (size_t)n) == n && char_class(code) == CHAR_SPACE;
+}
+
+// The bytes of a blank at the beginning, or at the end; 0: there is none.
+static size_t blank(Text t, bool end) {
+    for (int n = 1; n <= 4 && (size_t)n <= t.size; n++)
+        if (is_blank(end ? t.data + t.size - n : t.data, n)) return (size_t)n;
+    return 0;
+}
+
+static Text trimmed(Text t, const ChatTemplate *family) {
+    size_t n;
+    while (family->blanks != KEEP && (n = blank(t, false))) t.data += n, t.size -= n;
+    while (family->blanks == TRIM && (n = blank(t, true))) t.size -= n;
+    return t;
+}
+
+enum { MOST_SPANS = 16 };                               // of a turn: what a form becomes, in all families
+
+const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate *t, Text system,
+                     const Turn *turns, int n_turns) {
+    Script s = { v, t, trimmed(system, t), malloc(((size_t)n_turns + 1) * MOST_SPANS * sizeof *s.spans), 0 };
+    if (!s.spans) return "no memory for the conversation";
+    put_form(&s, t->begin, (Text){ 0 }, system.size > 0);
+    for (int i = 0; i < n_turns; i++) {
+        bool with_system = system.size > 0 && i == (t->system_last ? n_turns - 1 : 0);
+        put_form(&s, t->turn, trimmed(turns[i].message, t), with_system);
+        if (i == n_turns - 1) break;
+        put_ids(&s, turns[i].reply, turns[i].n_reply);
+        put_form(&s, t->end, (Text){ 0 }, false);
+    }
+    size_t room = 0;
+    for (int i = 0; i < s.n; i++) room += 2 * s.spans[i].text.size + 1 + (size_t)s.spans[i].n_ids;
+    *ids = malloc(room * sizeof **ids);
+    const char *error = *ids ? tokenize(*ids, n, v, s.spans, s.n) : "no memory for the conversation";
+    if (error) free(*ids);
+    free(s.spans);
+    return error;
+}
+
+int reply_end(const Vocabulary *v, const ChatTemplate *t) {
+    for (int id = 0; id < v->size; id++) {
+        const Piece *p = &v->pieces[id];
+        size_t n = (size_t)p->length;
+        if (p->kind == CONTROL && n && !strncmp(t->end, p->text, n)) return id;
+    }
+    return -1;
 }

@@ -178,8 +178,8 @@ static void put_gguf(Out *o, const Gguf *g, const char *norm) {
     put_pairs(o, "general", g, homes[0]);
     put_pairs(o, "config", g, homes[1]);
     put_pairs(o, "tokenizer", g, homes[2]);
-    const char *family = chat_template(string_value(g, "tokenizer.chat_template"));
-    if (family) put_text(o, "chat", text_of(family));
+    const ChatTemplate *family = recognise_template(string_value(g, "tokenizer.chat_template"));
+    if (family) put_text(o, "chat", text_of(family->name));
     open_group(o, "other", '{');
     for (size_t i = 0; i < g->n_pairs; i++) {
         Text key = g->pairs[i].key;

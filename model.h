@@ -164,6 +164,8 @@ void ffn(const Model *m, State *s, int layer);          // xb: in the normed str
 const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv);
 void state_free(State *s);
 
+enum { PROMPT_CHUNK = 512 };                            // tokens of a prompt that go through together
+
 // Run T tokens, the first at position pos, and return the logits of the last `wanted`: (wanted, vocab_size).
 float *forward(const Model *m, State *s, const int *tokens, int T, int pos, int wanted);
 
@@ -223,6 +225,7 @@ typedef struct {
     int n_specials;
     uint8_t *bytes;         // (256)  what the byte pieces point at
     char *texts;            // of the other pieces, where they are not the file's
+    Text chat_template;     // as it stands in the file; empty: none
 } Vocabulary;
 
 bool spells_byte(const char *text, int length);         // "<0x41>"
@@ -231,13 +234,40 @@ void vocabulary_free(Vocabulary *v);
 const char *vocabulary_expect_merges(Vocabulary *v, int n);
 const char *vocabulary_add_merge(Vocabulary *v, int rank, const char *text, int left_length, int length);
 
-// ids: room for 2 * text.size + 1; BOS is the caller's. control: are control tokens' names in the text meant?
-const char *tokenize(int *ids, int *n, const Vocabulary *v, Text text, bool control);
+typedef struct {            // of what goes in: a text, and after it ids as they are
+    Text text;
+    bool control;           // are control tokens' names in it meant?
+    bool joined;            // it has its space: add_space puts none before it
+    const int *ids;
+    int n_ids;
+} Span;
+
+// Words may run from one span's text into the next. ids: room for 2 * text.size + 1 + n_ids of every span;
+// BOS is the caller's.
+const char *tokenize(int *ids, int *n, const Vocabulary *v, const Span *spans, int n_spans);
 Piece token_text(const Vocabulary *v, int id, int previous);    // after BOS without the space of add_space
 bool ends_text(const Vocabulary *v, int id);
 
-// chat.c
-const char *chat_template(Text t);                      // whose it is: "chatml", "llama3", ...; or NULL
+// chat.c: a conversation as its model has learned to read it
+typedef struct { Text message; const int *reply; int n_reply; } Turn;   // reply: ids, without the end's
+typedef struct {
+    const char *name;
+    const char *begin;      // of the conversation
+    const char *system;     // the system prompt and what stands around it
+    const char *turn;       // a message, up to where the reply begins
+    const char *end;        // of a reply
+    enum { KEEP, TRIM_LEFT, TRIM } blanks;              // around a message
+    bool system_last;       // the system prompt stands in the last turn, not in the first
+    const char *marks[3];   // what a template of this family contains
+} ChatTemplate;
+const ChatTemplate *recognise_template(Text t);         // NULL: none that is known
+const ChatTemplate *find_template(const char *name);    // "chatml"; NULL: not known
+const char *template_names(void);                       // those that are
+
+// The ids of a conversation up to where the last turn's reply begins, to be freed. Fails for want of memory.
+const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate *t, Text system,
+                     const Turn *turns, int n_turns);
+int reply_end(const Vocabulary *v, const ChatTemplate *t);      // the id that ends a reply; -1: none
 
 // sampler.c
 typedef struct { float p; int id; } Candidate;
@@ -343,7 +373,31 @@ const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary
                        bool progress, const volatile sig_atomic_t *stop);      // stop: when this is not 0
 const char *why_not_finite(const State *s);             // what may have happened to the logits
 
+// ---------------------------------------------------------------------------- what the program does
+
 // info.c: what a file is, to standard output
 const char *print_info(Bytes file, bool json);
+
+// generate.c: text to standard output, remarks and statistics to standard error
+typedef struct {
+    const Model *model;
+    const Vocabulary *vocabulary;
+    Sampler *sampler;               // its settings; the memory comes from here
+    int context, n;                 // n: most tokens of a text, of a reply; -1: as the context allows
+    Type kv_type;
+    const char *logits;             // a .npy file for those of every position; or NULL
+    bool trace, quiet;
+    uint64_t seed;                  // for the statistics, as is
+    double started;
+    const ChatTemplate *template;   // chat alone: whose marks,
+    int reply_end;                  //   the id that ends a reply (-1: ends_text knows them all),
+    Text system;                    //   the system prompt, which may be empty,
+    bool shift;                     //   and whether to forget the oldest turns when the context is full
+} Writing;
+const char *generate(const Writing *w, Text prompt, const int *ids, int n);     // ids: BOS and the prompt's
+const char *chat(const Writing *w, Text first);         // first: the message before those of standard input
+const char *flush_output(void);                         // a reader that has left is no error
+void catch_interrupts(bool restart);
+extern volatile sig_atomic_t interrupted;               // by this signal
 
 #endif

@@ -1,4 +1,4 @@
-// run.c - the program: read the command line, load a checkpoint, then generate text or list tokens.
+// run.c - the program: read the command line, load a checkpoint, then write text, chat, measure or report.
 //
 // Standard output carries text and nothing else; everything that is said about it goes to standard error.
 #include "model.h"
@@ -18,9 +18,9 @@
 
 static const char help[] =
     "usage: run CHECKPOINT [options]       a .gguf, or a .bin of llama2.c\n"
-    "  -m MODE             generate (default), perplexity, tokenize, info\n"
+    "  -m MODE             generate (default), chat, perplexity, tokenize, info\n"
     "  -i TEXT             prompt                     -f FILE  prompt from a file, - is standard input\n"
-    "  -n N                tokens to write after the prompt (256; -1: until the context is full)\n"
+    "  -n N                tokens to write after the prompt (256; chat: -1, until the context is full)\n"
     "  -t T                temperature (1.0; 0: always the likeliest token)\n"
     "  -p P                top-p (0.9; 1: off)        -k K     top-k (0: off)\n"
     "  --min-p P           min-p (0: off)             --repeat-penalty R  over the last 64 tokens (1: off)\n"
@@ -29,6 +29,9 @@ static const char help[] =
     "  -j N                threads (default: the processors this process may run on)\n"
     "  -z FILE             tokenizer.bin (default: beside the checkpoint: tokenizer.bin, or tok<vocabulary "
     "size>.bin)\n"
+    "  -y TEXT             chat: the system prompt\n"
+    "  --template NAME     chat: whose marks stand around a turn (default: as the file says)\n"
+    "  --on-full WHAT      chat: stop (default), or shift: forget the oldest turns\n"
     "  --kv f16|f32        type of the KV cache (f16)\n"
     "  --kernels NAME      portable\n"
     "  --swap-norm         run a file that was trained with the other norm\n"
@@ -53,30 +56,23 @@ static void fail(int status, const char *format, ...) {
     exit(status);
 }
 
-static volatile sig_atomic_t interrupted;
-static void interrupt(int signal) { (void)signal; interrupted = 1; }
-
-static bool reader_left;                                // of a pipe: no error, and nothing more to say
-
-// Nothing is lost in silence.
-static void flush_output(void) {
-    if (reader_left || (fflush(stdout) == 0 && !ferror(stdout))) return;
-    if (errno != EPIPE) {
-        fprintf(stderr, "run: cannot write the text: %s\n", strerror(errno));
-        _exit(FAILED);
-    }
-    reader_left = true;
-    interrupted = 1;
+static void check_output(void) {
+    const char *error = flush_output();
+    if (!error) return;
+    fprintf(stderr, "run: %s\n", error);
+    _exit(FAILED);                                      // exit() would try again
 }
 
 // ---------------------------------------------------------------------------- the command line
 
 typedef struct {
-    const char *checkpoint, *mode_name, *prompt, *prompt_file, *tokenizer, *seed, *kv, *kernels, *logits;
+    const char *checkpoint, *mode_name, *prompt, *prompt_file, *tokenizer, *seed, *kv, *kernels, *logits,
+        *system, *template_name, *on_full;
+    const ChatTemplate *template;
     int n, context, threads;
-    enum { GENERATE, PERPLEXITY, TOKENIZE, INFO } mode;
+    enum { GENERATE, CHAT, PERPLEXITY, TOKENIZE, INFO } mode;
     Type kv_type;
-    bool swap_norm, special, trace, json, quiet, help, version;
+    bool shift, swap_norm, special, trace, json, quiet, help, version;
     Sampler sampler;
 } Options;
 
@@ -133,7 +129,7 @@ static bool same_file(const char *a, const char *b) {
 }
 
 static Options parse(int argc, char **argv) {
-    Options o = { .mode_name = "generate", .kv = "f16", .n = 256,
+    Options o = { .mode_name = "generate", .kv = "f16", .n = INT_MIN,
                   .sampler = { .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1 } };
     const Option options[] = {
         { "-m", NAME, &o.mode_name, 0, 0 },             { "-i", TEXT, &o.prompt, 0, 0 },
@@ -145,7 +141,8 @@ static Options parse(int argc, char **argv) {
         { "-j", WHOLE, &o.threads, 1, 256 },            { "-z", NAME, &o.tokenizer, 0, 0 },
         { "--kv", NAME, &o.kv, 0, 0 },                  { "--kernels", NAME, &o.kernels, 0, 0 },
         { "--swap-norm", SWITCH, &o.swap_norm, 0, 0 },  { "--logits", NAME, &o.logits, 0, 0 },
-        { "--special", SWITCH, &o.special, 0, 0 },
+        { "--special", SWITCH, &o.special, 0, 0 },      { "-y", TEXT, &o.system, 0, 0 },
+        { "--template", NAME, &o.template_name, 0, 0 }, { "--on-full", NAME, &o.on_full, 0, 0 },
         { "--json", SWITCH, &o.json, 0, 0 },            { "--trace", SWITCH, &o.trace, 0, 0 },
         { "-q", SWITCH, &o.quiet, 0, 0 },               { "-h", SWITCH, &o.help, 0, 0 },
         { "--help", SWITCH, &o.help, 0, 0 },            { "--version", SWITCH, &o.version, 0, 0 },
@@ -166,17 +163,24 @@ static Options parse(int argc, char **argv) {
     }
     if (o.help || o.version) {
         fputs(o.help ? help : "prenorm 0.1\n", stdout);
-        flush_output();
+        check_output();
         exit(DONE);
     }
     if (!choose_kernels(o.kernels))
         fail(MISUSED, "--kernels %s: portable is what there is", o.kernels);
     if (o.prompt && o.prompt_file) fail(MISUSED, "one prompt is wanted, not both -i and -f");
-    static const char *const modes[] = { "generate", "perplexity", "tokenize", "info", NULL };
+    static const char *const modes[] = { "generate", "chat", "perplexity", "tokenize", "info", NULL };
     o.mode = choice("-m", o.mode_name, modes);
-    if ((o.trace || o.logits) && o.mode != GENERATE)
-        fail(MISUSED, "%s is for -m generate", o.trace ? "--trace" : "--logits");
-    if (o.json && o.mode == GENERATE) fail(MISUSED, "--json is for reports: -m perplexity, tokenize, info");
+    bool writes = o.mode == GENERATE || o.mode == CHAT;
+    if ((o.trace || o.logits) && !writes)
+        fail(MISUSED, "%s is for -m generate and chat", o.trace ? "--trace" : "--logits");
+    if (o.json && writes) fail(MISUSED, "--json is for reports: -m perplexity, tokenize, info");
+    if ((o.system || o.template_name || o.on_full) && o.mode != CHAT)
+        fail(MISUSED, "%s is for -m chat", o.system ? "-y" : o.template_name ? "--template" : "--on-full");
+    if (o.template_name && !(o.template = find_template(o.template_name)))
+        fail(MISUSED, "--template %s: one of %s is wanted", o.template_name, template_names());
+    if (o.n == INT_MIN) o.n = o.mode == CHAT ? -1 : 256;
+    o.shift = o.on_full && choice("--on-full", o.on_full, (const char *[]){ "stop", "shift", NULL });
     if (o.mode == PERPLEXITY && !o.prompt && !o.prompt_file) fail(MISUSED, "which text? -f FILE or -i TEXT");
     if (!o.checkpoint || !*o.checkpoint) fail(MISUSED, "which checkpoint? See run --help");
     if (o.logits && (same_file(o.logits, o.checkpoint) || same_file(o.logits, o.tokenizer) ||
@@ -252,138 +256,54 @@ static void load_model(Model *m, Bytes file, const Options *o) {
              "it on purpose with --swap-norm", o->checkpoint, m->config.norm, norm_name(), m->config.norm);
 }
 
-// ---------------------------------------------------------------------------- generating
+// ---------------------------------------------------------------------------- what it does
 
-enum { PROMPT_CHUNK = 512 };                            // tokens of a prompt that go through together
-
-typedef struct {
-    const Options *o;
-    const Model *m;
-    const Vocabulary *v;
-    State state;
-    int *ids, n_ids;        // BOS, the prompt, and what has been written
-    int fed;                // ids that have been through the model
-    FILE *logits;
-    const float *last;      // logits after the last id fed
-} Run;
-
-// Feed the ids that the model has not seen, T at a time, and keep the logits after the last.
-static void feed(Run *r, int most) {
-    int vocab_size = r->m->config.vocab_size, first = r->fed;
-    while (r->fed < r->n_ids && !interrupted) {
-        int T = r->n_ids - r->fed < most ? r->n_ids - r->fed : most;
-        int wanted = r->logits ? T : r->fed + T == r->n_ids;
-        const float *logits = forward(r->m, &r->state, r->ids + r->fed, T, r->fed, wanted);
-        r->fed += T;
-        if (r->logits) fwrite(logits, sizeof(float), (size_t)wanted * vocab_size, r->logits);
-        if (wanted) r->last = logits + (size_t)(wanted - 1) * vocab_size;
-        if (r->n_ids - first > most && isatty(2) && !r->o->quiet)
-            fprintf(stderr, "\rreading the prompt: %d of %d%s", r->fed, r->n_ids,
-                    r->fed == r->n_ids ? "\n" : "");
-    }
-    for (int i = 0; i < vocab_size && r->last; i++)
-        if (!isfinite(r->last[i]))
-            fail(FAILED, "%s: the logits after position %d are not finite: %s", r->o->checkpoint, r->fed - 1,
-                 why_not_finite(&r->state));
-}
-
-static void write_token(Utf8 *utf8, const Piece *piece, bool terminal) {
-    char ready[8];
-    for (int i = 0; i < piece->length; i++)
-        fwrite(ready, 1, (size_t)utf8_push(ready, utf8, (uint8_t)piece->text[i], terminal), stdout);
-    flush_output();
-}
-
-// Token after token, until there are enough, the text has ended or the context is full. True: the last.
-static bool write_text(Run *r, Sampler *sampler) {
-    const Options *o = r->o;
-    bool terminal = isatty(1), full = false;
-    Utf8 utf8 = { { 0 }, 0 };
-    for (int written = 0; written != o->n && !interrupted && !full; written++) {
-        if (written) feed(r, 1);
-        if (interrupted) break;
-        int id = sample(sampler, r->last, r->m->config.vocab_size, r->ids, r->n_ids);
-        if (ends_text(r->v, id)) break;
-        Piece piece = token_text(r->v, id, r->ids[r->n_ids - 1]);
-        write_token(&utf8, &piece, terminal);
-        r->ids[r->n_ids++] = id;
-        full = r->fed == r->state.context && written + 1 != o->n;
-    }
-    char rest[8];
-    fwrite(rest, 1, (size_t)utf8_flush(rest, &utf8, terminal), stdout);
-    putchar('\n');
-    flush_output();
-    return full;
-}
-
-static void print_statistics(const Run *r, double load, double prefill, double decode, int prompt,
-                             uint64_t seed) {
-    int decoded = r->fed > prompt ? r->fed - prompt : 0, fed = r->fed - decoded;
-    fprintf(stderr, "%s, kernels %s, context %d\n", norm_name(), kernels.name, r->state.context);
-    fprintf(stderr, "load     %.2f ms\n", load * 1e3);
-    fprintf(stderr, "prefill  %.2f ms, %d tokens, %.1f tokens/s\n", prefill * 1e3, fed, fed / prefill);
-    if (decoded)
-        fprintf(stderr, "decode   %.2f ms, %d tokens, %.1f tokens/s, %.2f GB/s of weights\n", decode * 1e3,
-                decoded, decoded / decode, 1e-9 * (double)bytes_per_token(r->m) * decoded / decode);
-    fprintf(stderr, "seed     %llu\n", (unsigned long long)seed);
-    if (r->last)
-        fprintf(stderr, "hash     %016llx\n",
-                (unsigned long long)hash_logits(r->last, r->m->config.vocab_size));
-}
-
-// The ids of BOS and the prompt, with room for `more`.
-static int *prompt_ids(int *n, const Vocabulary *v, Text prompt, const Options *o, bool bos, size_t more) {
-    int *ids = malloc((2 * prompt.size + 2 + more) * sizeof *ids);
+// The ids of BOS and the prompt.
+static int *prompt_ids(int *n, const Vocabulary *v, Text prompt, const Options *o, bool bos) {
+    int *ids = malloc((2 * prompt.size + 2) * sizeof *ids);
     const char *error = "no memory for the prompt";
-    if (ids) error = tokenize(ids + bos, n, v, prompt, o->special);
+    if (ids) error = tokenize(ids + bos, n, v, &(Span){ .text = prompt, .control = o->special }, 1);
     if (error) fail(FAILED, "%s: %s", o->prompt_file ? o->prompt_file : "the prompt", error);
     if (bos) ids[0] = v->bos, ++*n;
     return ids;
 }
 
-static void generate(Options *o, const Model *m, const Vocabulary *v, Text prompt, double started) {
-    const Config *c = &m->config;
-    int context = o->context ? o->context : default_context(c);
-    uint64_t seed = o->sampler.random;
-    Run r = { .o = o, .m = m, .v = v };
-    r.ids = prompt_ids(&r.n_ids, v, prompt, o, v->add_bos && v->bos >= 0, (size_t)context);
-    if (r.n_ids == 0) fail(MISUSED, "this model has no token to begin with: give it a prompt, -i TEXT");
-    if (r.n_ids > context)
-        fail(MISUSED, "the prompt takes %d tokens, the context holds %d: see -c", r.n_ids, context);
-    int prompt_length = r.n_ids, most = r.n_ids < PROMPT_CHUNK ? r.n_ids : PROMPT_CHUNK;
-    const char *error = state_create(&r.state, c, context, most, o->logits ? most : 1, o->kv_type);
-    if (!error) error = sampler_create(&o->sampler, c->vocab_size);
-    if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
-    if (context > c->seq_len)
-        fprintf(stderr, "run: the model was trained for %d positions; beyond them it may lose the thread\n",
-                c->seq_len);
-    if (o->trace) r.state.observer = trace_text, r.state.observer_context = stderr;
-    if (o->logits && !(r.logits = npy_open(o->logits))) fail(FAILED, "%s: %s", o->logits, strerror(errno));
-
-    double loaded = seconds();
-    fwrite(prompt.data, 1, prompt.size, stdout);
-    flush_output();
-    feed(&r, most);
-    double read = seconds();
-    bool full = write_text(&r, &o->sampler);
-    double done = seconds();
-
-    if (r.logits && !npy_close(r.logits, r.fed, c->vocab_size))
-        fail(FAILED, "%s: %s", o->logits, strerror(errno));
-    if (full && !reader_left)
-        fprintf(stderr, "run: the context of %d is full; -c makes it longer\n", context);
-    if (!o->quiet && !reader_left)
-        print_statistics(&r, loaded - started, read - loaded, done - read, prompt_length, seed);
-    sampler_free(&o->sampler);
-    state_free(&r.state);
-    free(r.ids);
+static const ChatTemplate *template_of(const Options *o, const Vocabulary *v) {
+    const ChatTemplate *t = o->template ? o->template : recognise_template(v->chat_template);
+    if (!t)
+        fail(FAILED, "%s has %s; with --template NAME it is taken for one of %s", o->checkpoint,
+             v->chat_template.size ? "a chat template that is not known" : "no chat template",
+             template_names());
+    return t;
 }
 
-// ---------------------------------------------------------------------------- measuring
+static void write_text(Options *o, const Model *m, const Vocabulary *v, Text text, double started) {
+    const char *error;
+    Writing w = {
+        .model = m, .vocabulary = v, .sampler = &o->sampler, .seed = o->sampler.random, .n = o->n,
+        .context = o->context ? o->context : default_context(&m->config), .kv_type = o->kv_type,
+        .logits = o->logits, .trace = o->trace, .quiet = o->quiet, .started = started, .reply_end = -1,
+    };
+    if (o->mode == CHAT) {
+        w.template = template_of(o, v);
+        w.reply_end = reply_end(v, w.template);
+        w.system = (Text){ o->system ? o->system : "", o->system ? strlen(o->system) : 0 };
+        w.shift = o->shift;
+        error = chat(&w, text);
+    } else {
+        int n, *ids = prompt_ids(&n, v, text, o, v->add_bos && v->bos >= 0);
+        if (n == 0) fail(MISUSED, "this model has no token to begin with: give it a prompt, -i TEXT");
+        if (n > w.context)
+            fail(MISUSED, "the prompt takes %d tokens, the context holds %d: see -c", n, w.context);
+        error = generate(&w, text, ids, n);
+        free(ids);
+    }
+    if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
+}
 
 static void print_perplexity(const Options *o, const Model *m, const Vocabulary *v, Text text) {
     int context = o->context ? o->context : default_context(&m->config), n;
-    int *ids = prompt_ids(&n, v, text, o, v->add_bos && v->bos >= 0, 0);
+    int *ids = prompt_ids(&n, v, text, o, v->add_bos && v->bos >= 0);
     int most = context < PROMPT_CHUNK ? context : PROMPT_CHUNK;
     State state;
     Perplexity p;
@@ -400,7 +320,7 @@ static void print_perplexity(const Options *o, const Model *m, const Vocabulary 
     else
         printf("perplexity %.4f +/- %.4f over %ld tokens in %d windows of %d\n", p.perplexity,
                p.standard_error, p.tokens, p.windows, context);
-    flush_output();
+    check_output();
     if (!o->quiet)
         fprintf(stderr, "%s, kernels %s, %.2f s, %.1f tokens/s\n", norm_name(), kernels.name, taken,
                 (double)p.windows * context / taken);
@@ -409,11 +329,11 @@ static void print_perplexity(const Options *o, const Model *m, const Vocabulary 
 }
 
 static void print_tokens(const Options *o, const Vocabulary *v, Text text) {
-    int n, *ids = prompt_ids(&n, v, text, o, false, 0);
+    int n, *ids = prompt_ids(&n, v, text, o, false);
     if (o->json) fputs("{\"tokens\": [", stdout);
     for (int i = 0; i < n; i++) printf("%s%s%d", i && o->json ? "," : "", i ? " " : "", ids[i]);
     puts(o->json ? "]}" : "");
-    flush_output();
+    check_output();
     free(ids);
 }
 
@@ -435,7 +355,7 @@ int main(int argc, char **argv) {
     Model model = { 0 };
     Vocabulary vocabulary = { 0 };
     const char *error = map_file(&file, o.checkpoint);
-    if (!error && o.mode == INFO && !(error = print_info(file, o.json))) flush_output();
+    if (!error && o.mode == INFO && !(error = print_info(file, o.json))) check_output();
     if (error) fail(FAILED, "%s: %s", o.checkpoint, error);
     if (o.mode == INFO) {
         unmap_file(file);
@@ -446,11 +366,9 @@ int main(int argc, char **argv) {
     if (!vocabulary_only) load_model(&model, file, &o);
     load_vocabulary(&vocabulary, &vocabulary_file, &o, file, model.config.vocab_size);
     Text text = read_prompt(&o);
-    int flags = SA_RESTART | (int)SA_RESETHAND;         // the second one is not ours
-    sigaction(SIGINT, &(struct sigaction){ .sa_handler = interrupt, .sa_flags = flags }, NULL);
-    sigaction(SIGTERM, &(struct sigaction){ .sa_handler = interrupt, .sa_flags = flags }, NULL);
+    catch_interrupts(true);
     threads_start(o.threads ? o.threads : threads_available());
-    if (o.mode == GENERATE) generate(&o, &model, &vocabulary, text, started);
+    if (o.mode == GENERATE || o.mode == CHAT) write_text(&o, &model, &vocabulary, text, started);
     if (o.mode == PERPLEXITY) print_perplexity(&o, &model, &vocabulary, text);
     if (o.mode == TOKENIZE) print_tokens(&o, &vocabulary, text);
 

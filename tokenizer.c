@@ -229,18 +229,14 @@ static void encode_word(void *encoder, Text t) {
     spell(e);
 }
 
-// The text between special tokens. copy has room for it and a space.
-static void encode_fragment(Encoder *e, Text t, char *copy) {
-    if (t.size == 0) return;
-    if (e->v->byte_level) {
-        cut_words(e->v->cutter, t, encode_word, e);
-    } else if (e->v->add_space) {
-        copy[0] = ' ';
-        memcpy(copy + 1, t.data, t.size);
-        encode_word(e, (Text){ copy, t.size + 1 });
-    } else {
-        encode_word(e, t);
-    }
+// The text between special tokens. Before it stands a byte that is no longer needed.
+static void encode_fragment(Encoder *e, char *text, size_t size, bool joined) {
+    if (size == 0) return;
+    bool spaced = e->v->add_space && !joined;
+    if (spaced) *--text = ' ';
+    Text fragment = { text, size + spaced };
+    if (e->v->byte_level) cut_words(e->v->cutter, fragment, encode_word, e);
+    else encode_word(e, fragment);
 }
 
 // The longest piece that stands here as it is, or -1. Control tokens only where they are asked for: a user's
@@ -254,31 +250,55 @@ static int special_at(const Vocabulary *v, const char *text, size_t n, bool cont
     return -1;
 }
 
-const char *tokenize(int *ids, int *n, const Vocabulary *v, Text text, bool control) {
-    *n = 0;
-    if (text.size == 0) return NULL;
-    if (text.size > INT32_MAX / 8) return "a text of more than 256 MB is too long to tokenize";
-    bool begins[256] = { false };                       // a special token with this byte
-    for (int i = 0; i < v->n_specials; i++)
-        if (control || v->specials[i]->kind == USER) begins[(uint8_t)v->specials[i]->text[0]] = true;
+// A special token ends a fragment, and so do ids; where one span of text ends and another begins does not.
+static void encode_spans(Encoder *e, const Span *spans, int n_spans, char *text) {
+    const Vocabulary *v = e->v;
+    bool joined = false, begins[2][256] = { { false } };        // a piece: one of USER; or of CONTROL as well
+    for (int i = 0; i < v->n_specials; i++) {
+        uint8_t first = (uint8_t)v->specials[i]->text[0];
+        begins[true][first] = true;
+        begins[false][first] |= v->specials[i]->kind == USER;
+    }
+    char *from = text, *end = text;
+    for (const Span *s = spans; s < spans + n_spans; s++) {
+        if (from == end) joined = s->joined;
+        if (s->text.size) memcpy(end, s->text.data, s->text.size);
+        char *at = end;
+        for (end += s->text.size; at < end;) {
+            int id = -1;
+            if (begins[s->control][(uint8_t)*at]) id = special_at(v, at, (size_t)(end - at), s->control);
+            if (id < 0) { at++; continue; }
+            encode_fragment(e, from, (size_t)(at - from), joined);
+            e->ids[e->n++] = id;
+            from = at += v->pieces[id].length;
+            joined = false;
+        }
+        if (s->n_ids == 0) continue;
+        encode_fragment(e, from, (size_t)(end - from), joined);
+        memcpy(e->ids + e->n, s->ids, (size_t)s->n_ids * sizeof *s->ids);
+        e->n += s->n_ids;
+        from = end;
+    }
+    encode_fragment(e, from, (size_t)(end - from), joined);
+}
 
-    size_t room = text.size + 1, from = 0;
+const char *tokenize(int *ids, int *n, const Vocabulary *v, const Span *spans, int n_spans) {
+    *n = 0;
+    size_t room = 1;                                    // one byte is for the space before the text
+    for (int i = 0; i < n_spans; i++) {
+        if (spans[i].text.size > INT32_MAX / 8 - room)
+            return "a text of more than 256 MB is too long to tokenize";
+        room += spans[i].text.size;
+    }
     char *copy = malloc(room);
     Encoder e = { v, NULL, malloc(room * sizeof(Symbol)), malloc(3 * room * sizeof(Pair)), 0, ids, 0 };
-    const char *error = copy && e.symbols && e.heap ? NULL : "no memory to tokenize the text";
-    for (size_t at = 0; at < text.size && !error;) {
-        int id = begins[(uint8_t)text.data[at]] ? special_at(v, text.data + at, text.size - at, control) : -1;
-        if (id < 0) { at++; continue; }
-        encode_fragment(&e, (Text){ text.data + from, at - from }, copy);
-        ids[e.n++] = id;
-        from = at += (size_t)v->pieces[id].length;
-    }
-    if (!error) encode_fragment(&e, (Text){ text.data + from, text.size - from }, copy);
+    bool ready = copy && e.symbols && e.heap;
+    if (ready) encode_spans(&e, spans, n_spans, copy + 1);
     *n = e.n;
     free(copy);
     free(e.symbols);
     free(e.heap);
-    return error;
+    return ready ? NULL : "no memory to tokenize the text";
 }
 
 // ---------------------------------------------------------------------------- tokens to text

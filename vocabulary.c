@@ -158,6 +158,7 @@ static const char *gguf_vocabulary(Vocabulary *v, const Gguf *g, int size) {
     v->add_bos = read_bool(&r, "tokenizer.ggml.add_bos_token", v->add_bos);
     if (!v->byte_level) v->add_space = read_bool(&r, "tokenizer.ggml.add_space_prefix", true);
     check_other_ids(&r, v);
+    v->chat_template = read_string(&r, "tokenizer.chat_template");
     if (r.error) return r.error;
     error = vocabulary_index(v);
     return !error && v->byte_level ? take_merges(v, &r) : error;

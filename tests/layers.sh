@@ -4,7 +4,7 @@
 cd "${1:-.}" || exit 1
 layers='
 run
-info
+info generate
 measure
 model checkpoint vocabulary
 attention ffn gguf llama2c sampler chat

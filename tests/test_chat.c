@@ -21,7 +21,8 @@ static void test_families(void) {
         { NULL, "<|im_start|" }, { NULL, "<|im_start|>" }, { NULL, "" }, { NULL, "<" },
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        const char *got = chat_template((Text){ known[i].text, strlen(known[i].text) });
+        const ChatTemplate *found = recognise_template((Text){ known[i].text, strlen(known[i].text) });
+        const char *got = found ? found->name : NULL;
         bool same = got && known[i].want ? !strcmp(got, known[i].want) : got == known[i].want;
         CHECK(same, "%s: wanted %s, got %s", known[i].text, known[i].want ? known[i].want : "none",
               got ? got : "none");
@@ -34,8 +35,8 @@ static void test_ends(void) {
     for (size_t n = 0; n < sizeof text; n++) {
         char *copy = malloc(n + !n);
         memcpy(copy, text, n);
-        const char *got = chat_template((Text){ copy, n });
-        CHECK(!got == (n < sizeof text - 1), "%zu bytes: %s", n, got ? got : "none");
+        const ChatTemplate *got = recognise_template((Text){ copy, n });
+        CHECK(!got == (n < sizeof text - 1), "%zu bytes: %s", n, got ? got->name : "none");
         free(copy);
     }
 }

@@ -10,7 +10,8 @@ import reference
 
 PROMPT = "Once there was a Lion and the Zebra.\n"
 # Of the largest logit. F16 keeps 11 bits of a number in the cache. Inputs of 8 bits lose half a per cent of
-# their size at every product with quantized weights; where the reference rounds them too, nearly nothing is left.
+# their size at every product with quantized weights; where the reference rounds them too, hardly a trace is
+# left.
 EXACT, F16_CACHE, QUANTIZED, ROUNDED = 1e-4, 1e-2, 1e-2, 1e-5
 
 load = functools.cache(reference.load)

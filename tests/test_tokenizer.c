@@ -40,7 +40,7 @@ static int tokenize_plainly(int *ids, const Vocabulary *v, const char *given, in
 
 static void check_ids(const Vocabulary *v, const char *text, size_t length, const int *want, int n_want) {
     int n = -1, *ids = malloc((length + 1) * sizeof *ids);
-    const char *error = tokenize(ids, &n, v, (Text){ text, length }, false);
+    const char *error = tokenize(ids, &n, v, &(Span){ .text = { text, length } }, 1);
     CHECK(!error && n == n_want, "'%s': wanted %d tokens, got %d %s", text, n_want, n, error ? error : "");
     for (int i = 0; i < n && n == n_want; i++)
         CHECK(ids[i] == want[i], "'%s', token %d: wanted %d, got %d", text, i, want[i], ids[i]);
@@ -159,7 +159,7 @@ static void test_round_trip(void) {
         int ids[65], n, length = random_below(64), used = 0, previous = v.bos;
         for (int i = 0; i < length; i++)
             text[i] = random_below(4) ? " ab\xc3\xa9\xe2\x80"[random_below(7)] : (char)random_below(256);
-        const char *error = tokenize(ids, &n, &v, (Text){ text, (size_t)length }, false);
+        const char *error = tokenize(ids, &n, &v, &(Span){ .text = { text, (size_t)length } }, 1);
         CHECK(!error && n <= length + 1, "%d tokens of %d bytes", n, length);
         for (int i = 0; i < n; previous = ids[i++]) {
             Piece p = token_text(&v, ids[i], previous);
@@ -183,7 +183,7 @@ static void check_time(const Vocabulary *v, const char *name, const char *repeat
     int n = 0;
     for (size_t i = 0, length = strlen(repeat); i < N; i++) text[i] = repeat[i % length];
     clock_t start = clock();
-    const char *error = tokenize(ids, &n, v, (Text){ text, N }, false);
+    const char *error = tokenize(ids, &n, v, &(Span){ .text = { text, N } }, 1);
     double took = (double)(clock() - start) / CLOCKS_PER_SEC;
     CHECK(!error && n == want, "%s: wanted %d tokens, got %d", name, want, n);
     CHECK(took < 2, "%s: %d bytes took %.1f s", name, N, took);

@@ -200,7 +200,7 @@ static void test_pieces(void) {
           v.bos, v.eos, v.eot, v.eom);
     CHECK(v.add_bos && v.add_space && v.unknown == 0, "the defaults are others");
     int ids[16], n;
-    const char *failed = tokenize(ids, &n, &v, (Text){ "\xc3\xa9", 2 }, false);
+    const char *failed = tokenize(ids, &n, &v, &(Span){ .text = { "\xc3\xa9", 2 } }, 1);
     CHECK(!failed && n == 2 && ids[1] == 7, "the text of id 7 is not told");
     vocabulary_free(&v);
     const char *error = vocabulary_read(&v, file, N);

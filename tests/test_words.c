@@ -102,7 +102,8 @@ static void make_vocabulary(Vocabulary *v) {
 static void check_ids(const Vocabulary *v, const char *text, bool control, const char *want) {
     int ids[64], n;
     char got[256] = "";
-    const char *error = tokenize(ids, &n, v, (Text){ text, strlen(text) }, control);
+    Span span = { .text = { text, strlen(text) }, .control = control };
+    const char *error = tokenize(ids, &n, v, &span, 1);
     for (int i = 0; i < n && !error; i++) {
         size_t used = strlen(got);
         snprintf(got + used, sizeof got - used, "%d ", ids[i]);

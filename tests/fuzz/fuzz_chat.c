@@ -4,6 +4,6 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    chat_template((Text){ (const char *)data, size });
+    recognise_template((Text){ (const char *)data, size });
     return 0;
 }

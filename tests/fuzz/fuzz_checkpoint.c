@@ -40,7 +40,7 @@ static void use(const Vocabulary *v, const char *text, size_t length) {
         if (!isfinite(v->pieces[id].score)) abort();
     }
     int *ids = malloc((2 * length + 1) * sizeof *ids), n = (int)sum;
-    if (tokenize(ids, &n, v, (Text){ text, length }, length % 2)) abort();
+    if (tokenize(ids, &n, v, &(Span){ .text = { text, length }, .control = length % 2 }, 1)) abort();
     if (n < 0 || (size_t)n > 2 * length + 1) abort();
     for (int i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= v->size) abort();

@@ -19,7 +19,7 @@ static void round_trip(const Vocabulary *v, const char *text, size_t length) {
     bool whole = has_all_bytes(v) && (v->bos < 0 || v->pieces[v->bos].kind == CONTROL);
     int *ids = malloc((2 * length + 1) * sizeof *ids), n, previous = v->bos;
     size_t at = 0;
-    if (tokenize(ids, &n, v, (Text){ text, length }, false)) abort();
+    if (tokenize(ids, &n, v, &(Span){ .text = { text, length } }, 1)) abort();
     if (n < 0 || (size_t)n > 2 * length + 1) abort();
     for (int i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= v->size) abort();

@@ -1,0 +1,321 @@
+// generate.c - write text: read the prompt many tokens at a time, then choose one token after the other.
+// And chat: a conversation is the list of its turns; the KV cache holds as much of it as the model has read.
+//
+// Standard output carries text and nothing else; everything that is said about it goes to standard error.
+#include "model.h"
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+// ---------------------------------------------------------------------------- interrupts
+
+volatile sig_atomic_t interrupted;                      // the signal's number
+
+static void interrupt(int signal) { interrupted = signal; }
+
+// The first is ours, a second one the system's. restart: a read that is under way goes on.
+void catch_interrupts(bool restart) {
+    int flags = (int)SA_RESETHAND | (restart ? SA_RESTART : 0);
+    sigaction(SIGINT, &(struct sigaction){ .sa_handler = interrupt, .sa_flags = flags }, NULL);
+    sigaction(SIGTERM, &(struct sigaction){ .sa_handler = interrupt, .sa_flags = flags }, NULL);
+}
+
+// ---------------------------------------------------------------------------- standard output
+
+static bool reader_left;                                // of a pipe: no error, and nothing more to say
+
+const char *flush_output(void) {
+    if (reader_left || (fflush(stdout) == 0 && !ferror(stdout))) return NULL;
+    if (errno != EPIPE) return complain("cannot write the text: %s", strerror(errno));
+    reader_left = true;
+    interrupted = SIGPIPE;
+    return NULL;
+}
+
+static void print_piece(Utf8 *utf8, Piece piece) {
+    char ready[8];
+    bool terminal = isatty(1);
+    for (int i = 0; i < piece.length; i++)
+        fwrite(ready, 1, (size_t)utf8_push(ready, utf8, (uint8_t)piece.text[i], terminal), stdout);
+}
+
+static const char *end_line(Utf8 *utf8) {
+    char rest[8];
+    fwrite(rest, 1, (size_t)utf8_flush(rest, utf8, isatty(1)), stdout);
+    putchar('\n');
+    return flush_output();
+}
+
+// ---------------------------------------------------------------------------- a run
+
+typedef struct {
+    const Writing *w;
+    State state;
+    int *ids, n_ids;        // what the model reads: the prompt, and what has been written
+    int fed;                // ids that have been through it
+    const float *last;      // the logits after the last of them
+    FILE *logits;
+    int n_logits;           // rows written to it
+    Utf8 utf8;
+    int n_read, n_written;  // tokens of prompts, and of texts, that have been fed; and the time it took
+    double loaded, reading, writing;
+} Run;
+
+static const char *begin_run(Run *r, const Writing *w, int longest_prompt) {
+    const Config *c = &w->model->config;
+    int most = longest_prompt < PROMPT_CHUNK ? longest_prompt : PROMPT_CHUNK;
+    *r = (Run){ .w = w };
+    const char *error = state_create(&r->state, c, w->context, most, w->logits ? most : 1, w->kv_type);
+    if (!error) error = sampler_create(w->sampler, c->vocab_size);
+    if (error) return error;
+    if (!(r->ids = malloc(((size_t)w->context + 1) * sizeof *r->ids))) return "no memory for the text";
+    if (w->logits && !(r->logits = npy_open(w->logits)))
+        return complain("cannot write %s: %s", w->logits, strerror(errno));
+    if (w->context > c->seq_len)
+        fprintf(stderr, "run: the model was trained for %d positions; beyond them it may lose the thread\n",
+                c->seq_len);
+    if (w->trace) r->state.observer = trace_text, r->state.observer_context = stderr;
+    r->loaded = seconds();
+    return NULL;
+}
+
+// Feed the ids that the model has not seen, many at a time, and keep the logits after the last.
+static const char *feed(Run *r, bool progress) {
+    int vocab_size = r->w->model->config.vocab_size, from = r->fed, most = r->state.max_tokens;
+    while (r->fed < r->n_ids && !interrupted) {
+        int T = r->n_ids - r->fed < most ? r->n_ids - r->fed : most;
+        int wanted = r->logits ? T : r->fed + T == r->n_ids;
+        const float *logits = forward(r->w->model, &r->state, r->ids + r->fed, T, r->fed, wanted);
+        r->fed += T;
+        r->n_logits += wanted;
+        if (r->logits) fwrite(logits, sizeof(float), (size_t)wanted * vocab_size, r->logits);
+        if (wanted) r->last = logits + (size_t)(wanted - 1) * vocab_size;
+        if (progress && r->n_ids - from > most)
+            fprintf(stderr, "\rreading the prompt: %d of %d%s", r->fed, r->n_ids,
+                    r->fed == r->n_ids ? "\n" : "");
+    }
+    for (int i = 0; i < vocab_size && r->last; i++)
+        if (!isfinite(r->last[i]))
+            return complain("the logits after position %d are not finite: %s", r->fed - 1,
+                            why_not_finite(&r->state));
+    return NULL;
+}
+
+static const char *read_prompt(Run *r) {
+    double started = seconds();
+    int from = r->fed;
+    const char *error = feed(r, isatty(2) && !r->w->quiet);
+    r->reading += seconds() - started;
+    r->n_read += r->fed - from;
+    return error;
+}
+
+typedef enum { ENDED, FULL } Ending;
+
+// Token after token, until the text has ended, there are `left`, or the context is full.
+static const char *write_text(Run *r, Ending *ending, int *left, int previous) {
+    const Writing *w = r->w;
+    const char *error = NULL;
+    double started = seconds();
+    int from = r->fed;
+    for (*ending = ENDED; !error && !interrupted && *left; previous = r->ids[r->n_ids - 1]) {
+        int id = sample(w->sampler, r->last, w->model->config.vocab_size, r->ids, r->n_ids);
+        if (ends_text(w->vocabulary, id) || id == w->reply_end) break;
+        print_piece(&r->utf8, token_text(w->vocabulary, id, previous));
+        error = flush_output();
+        r->ids[r->n_ids++] = id;
+        if (--*left == 0 || error) break;
+        if (r->fed == r->state.context) { *ending = FULL; break; }
+        error = feed(r, false);
+    }
+    r->writing += seconds() - started;
+    r->n_written += r->fed - from;
+    return error;
+}
+
+static void print_statistics(const Run *r) {
+    const Writing *w = r->w;
+    fprintf(stderr, "%s, kernels %s, context %d\n", norm_name(), kernels.name, r->state.context);
+    fprintf(stderr, "load     %.2f ms\n", (r->loaded - w->started) * 1e3);
+    if (r->n_read)
+        fprintf(stderr, "prefill  %.2f ms, %d tokens, %.1f tokens/s\n", r->reading * 1e3, r->n_read,
+                r->n_read / r->reading);
+    if (r->n_written)
+        fprintf(stderr, "decode   %.2f ms, %d tokens, %.1f tokens/s, %.2f GB/s of weights\n",
+                r->writing * 1e3, r->n_written, r->n_written / r->writing,
+                1e-9 * (double)bytes_per_token(w->model) * r->n_written / r->writing);
+    fprintf(stderr, "seed     %llu\n", (unsigned long long)w->seed);
+    if (r->last)
+        fprintf(stderr, "hash     %016llx\n",
+                (unsigned long long)hash_logits(r->last, w->model->config.vocab_size));
+}
+
+static const char *end_run(Run *r, const char *error) {
+    const Writing *w = r->w;
+    if (r->logits && !npy_close(r->logits, r->n_logits, w->model->config.vocab_size) && !error)
+        error = complain("cannot write %s: %s", w->logits, strerror(errno));
+    if (!error && !w->quiet && !reader_left) print_statistics(r);
+    sampler_free(w->sampler);
+    state_free(&r->state);
+    free(r->ids);
+    return error;
+}
+
+static void say_full(const Run *r, const char *hint) {
+    if (!reader_left)
+        fprintf(stderr, "run: the context of %d is full; -c makes it longer%s\n", r->state.context, hint);
+}
+
+const char *generate(const Writing *w, Text prompt, const int *ids, int n) {
+    Run r;
+    Ending ending = ENDED;
+    int left = w->n;
+    const char *error = begin_run(&r, w, n);
+    if (error) return end_run(&r, error);
+    memcpy(r.ids, ids, (size_t)n * sizeof *ids);
+    r.n_ids = n;
+    fwrite(prompt.data, 1, prompt.size, stdout);
+    error = flush_output();
+    if (!error) error = read_prompt(&r);
+    if (!error) error = write_text(&r, &ending, &left, ids[n - 1]);
+    if (!error) error = end_line(&r.utf8);
+    if (!error && ending == FULL) say_full(&r, "");
+    return end_run(&r, error);
+}
+
+// ---------------------------------------------------------------------------- a conversation
+
+typedef struct {
+    Run run;
+    Turn *turns;            // their messages and replies are its own
+    int n;
+} Chat;
+
+static void forget_turn(Chat *c, int which) {
+    free((void *)(uintptr_t)c->turns[which].message.data);
+    free((void *)(uintptr_t)c->turns[which].reply);
+    memmove(c->turns + which, c->turns + which + 1, (size_t)(c->n - which - 1) * sizeof *c->turns);
+    c->n--;
+}
+
+// Takes over the message.
+static const char *add_turn(Chat *c, Text message) {
+    Turn *turns = realloc(c->turns, ((size_t)c->n + 1) * sizeof *turns);
+    if (!turns) return "no memory for the conversation";
+    c->turns = turns;
+    turns[c->n++] = (Turn){ .message = message };
+    return NULL;
+}
+
+static const char *keep_reply(Chat *c, const int *ids, int n) {
+    Turn *turn = &c->turns[c->n - 1];
+    int *copy = realloc((void *)(uintptr_t)turn->reply, ((size_t)n + 1) * sizeof *copy);
+    if (!copy) return "no memory for the conversation";
+    memcpy(copy, ids, (size_t)n * sizeof *ids);
+    turn->reply = copy, turn->n_reply = n;
+    return NULL;
+}
+
+// What the model reads: all turns as ids, *n of them. Those that it has read in the same place are not read
+// again. --on-full shift: what the context cannot hold is made to fit by forgetting the oldest turns, until a
+// quarter of it is free or one turn is left. Where that does not do, what the model reads stays as it was.
+static const char *recall(Chat *c, int *n) {
+    Run *r = &c->run;
+    const Writing *w = r->w;
+    int *ids, forgotten = 0, same = 0;
+    for (int most = w->context;; most = w->context - w->context / 4, forgotten++) {
+        const char *error = chat_ids(&ids, n, w->vocabulary, w->template, w->system, c->turns, c->n);
+        if (error) return error;
+        if (*n + c->turns[c->n - 1].n_reply <= most || !w->shift || c->n == 1) break;
+        free(ids);
+        forget_turn(c, 0);
+    }
+    if (forgotten)
+        fprintf(stderr, "run: the context of %d is full: the oldest %d of %d turns are forgotten\n",
+                w->context, forgotten, forgotten + c->n);
+    Turn *turn = &c->turns[c->n - 1];
+    if (*n + turn->n_reply <= w->context) {
+        while (same < r->fed && same < *n - 1 && ids[same] == r->ids[same]) same++;
+        memcpy(r->ids, ids, (size_t)*n * sizeof *ids);
+        if (turn->n_reply) memcpy(r->ids + *n, turn->reply, (size_t)turn->n_reply * sizeof *ids);
+        r->n_ids = *n + turn->n_reply;
+        r->fed = same;
+    }
+    free(ids);
+    *n += turn->n_reply;
+    return NULL;
+}
+
+// The reply to the last turn. *full: it could not be written to its end.
+static const char *reply(Chat *c, bool *full) {
+    Run *r = &c->run;
+    const Writing *w = r->w;
+    Ending ending = FULL;
+    int left = w->n, previous = w->vocabulary->bos, n;
+    const char *error = recall(c, &n);
+    if (error) return error;
+    if (n > w->context) {
+        fprintf(stderr, "run: with this message the conversation takes %d tokens, the context holds %d: it "
+                "is left out; see -c%s\n", n, w->context, w->shift ? "" : ", --on-full");
+        forget_turn(c, c->n - 1);
+        return NULL;
+    }
+    while (!error && ending == FULL && n <= w->context) {
+        int begin = r->n_ids - c->turns[c->n - 1].n_reply;
+        error = read_prompt(r);
+        if (!error) error = write_text(r, &ending, &left, previous);
+        if (!error) error = keep_reply(c, r->ids + begin, r->n_ids - begin);
+        previous = r->ids[r->n_ids - 1];
+        if (!error && ending == FULL) error = recall(c, &n);
+    }
+    *full = ending == FULL;
+    const char *failed = end_line(&r->utf8);
+    return error ? error : failed;
+}
+
+// A line of standard input; *message: its data is NULL when there are no more, or an interrupt ends it.
+static const char *read_message(Text *message) {
+    char *line = NULL;
+    size_t room = 0;
+    if (isatty(0)) fputs("> ", stderr);
+    interrupted = 0;
+    catch_interrupts(false);
+    errno = 0;
+    ssize_t n = getline(&line, &room, stdin);
+    int reason = errno;
+    catch_interrupts(true);
+    if (n < 0) {
+        free(line);
+        *message = (Text){ NULL, 0 };
+        if (isatty(0)) fputc('\n', stderr);
+        return interrupted || feof(stdin) ? NULL : complain("standard input: %s", strerror(reason));
+    }
+    while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
+    *message = (Text){ line, (size_t)n };
+    return NULL;
+}
+
+const char *chat(const Writing *w, Text first) {
+    Chat c = { .turns = NULL };
+    bool full = false;
+    const char *error = begin_run(&c.run, w, w->context);
+    if (!error && first.size) {
+        char *copy = malloc(first.size);
+        if (copy) memcpy(copy, first.data, first.size);
+        error = copy ? add_turn(&c, (Text){ copy, first.size }) : "no memory for the conversation";
+        if (!error) error = reply(&c, &full);
+    }
+    while (!error && interrupted != SIGTERM && !reader_left && !(full && !w->shift)) {
+        Text message;
+        if ((error = read_message(&message)) || !message.data) break;
+        if (message.size == 0) { free((void *)(uintptr_t)message.data); continue; }
+        error = add_turn(&c, message);
+        if (!error) error = reply(&c, &full);
+        if (!error && full) say_full(&c.run, w->shift ? "" : ", --on-full shift forgets the oldest turns");
+    }
+    while (c.n) forget_turn(&c, c.n - 1);
+    free(c.turns);
+    return end_run(&c.run, error);
+}
