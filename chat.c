@@ -39,7 +39,7 @@ static const ChatTemplate templates[] = {
       .turn = "<|user|>\n{text}{eos}\n<|assistant|>\n",
       .end = "{eos}\n",
       .marks = { "<|user|>", "<|assistant|>", "eos_token" } },
-    { "deepseek", .begin = "{bos}{system}",
+    { "deepseek", .begin = "{bos}{system}", .thinks = true,
       .system = "{text}",
       .turn = "<" BAR "User" BAR ">{text}<" BAR "Assistant" BAR ">",
       .end = "{eos}",
@@ -163,6 +163,15 @@ static Text trimmed(Text t, const ChatTemplate *family) {
     return t;
 }
 
+// How many ids at the beginning of a reply are thoughts.
+static int thought(const Vocabulary *v, const Turn *turn) {
+    for (int n = turn->n_reply; n > 0; n--) {
+        const Piece *p = &v->pieces[turn->reply[n - 1]];
+        if (text_is((Text){ p->text, (size_t)p->length }, "</think>")) return n;
+    }
+    return 0;
+}
+
 enum { MOST_SPANS = 16 };                               // of a turn: what a form becomes, in all families
 
 const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate *t, Text system,
@@ -174,7 +183,8 @@ const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate 
         bool with_system = system.size > 0 && i == (t->system_last ? n_turns - 1 : 0);
         put_form(&s, t->turn, trimmed(turns[i].message, t), with_system);
         if (i == n_turns - 1) break;
-        put_ids(&s, turns[i].reply, turns[i].n_reply);
+        int thoughts = t->thinks ? thought(v, &turns[i]) : 0;
+        put_ids(&s, turns[i].reply + thoughts, turns[i].n_reply - thoughts);
         put_form(&s, t->end, (Text){ 0 }, false);
     }
     size_t room = 0;

@@ -258,6 +258,7 @@ typedef struct {
     const char *end;        // of a reply
     enum { KEEP, TRIM_LEFT, TRIM } blanks;              // around a message
     bool system_last;       // the system prompt stands in the last turn, not in the first
+    bool thinks;            // what an earlier reply says up to "</think>" is not read again
     const char *marks[3];   // what a template of this family contains
 } ChatTemplate;
 const ChatTemplate *recognise_template(Text t);         // NULL: none that is known

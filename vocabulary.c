@@ -50,7 +50,8 @@ static const char *take_pieces(Vocabulary *v, Reader *r, int size) {
 
 // ---------------------------------------------------------------------------- how pieces are written
 
-// SentencePiece writes a space as U+2581.
+// SentencePiece writes a space as U+2581. To it, one in a text is a space too; here it stays what it is, so
+// that every text comes back.
 static size_t spell_space(char *out, const char *in, size_t n) {
     bool space = n >= 3 && !memcmp(in, "\xe2\x96\x81", 3);
     *out = space ? ' ' : *in;
