@@ -1,6 +1,7 @@
 # make                       build ./run
 # make NORM=layernorm        build ./run-layernorm, which normalizes with LayerNorm instead of RMSNorm
 # make demo                  tell a story
+# make install PREFIX=dir    prenorm and prenorm-layernorm, with their models (/usr/local)
 # make test                  build and run every test of the project
 # make conformance DATA=dir  compare with other engines on real checkpoints
 # make fuzz SECONDS=60       throw bytes at the readers, each target for so long (needs clang)
@@ -43,10 +44,17 @@ $(BUILD)/$(NORM)/%: tests/%.c tests/test.h $(ENGINE)
 
 # ---------------------------------------------------------------------------- demo and tests
 
-MODEL ?= $(firstword $(wildcard models/stories-$(NORM).gguf))
 demo: $(NAME)
-	@if [ -n "$(MODEL)" ]; then ./$(NAME) $(MODEL) -i "Once upon a time"; else \
-	    echo "Which model? make demo MODEL=path/to/model.gguf, or a .bin of llama2.c with its tokenizer.bin beside it"; fi
+	@./$(NAME) $(MODEL) -i "Once upon a time"
+
+PREFIX ?= /usr/local
+install:
+	@$(MAKE) --no-print-directory NORM=rmsnorm run
+	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/prenorm/models
+	install run $(DESTDIR)$(PREFIX)/bin/prenorm
+	install run-layernorm $(DESTDIR)$(PREFIX)/bin/prenorm-layernorm
+	install -m 644 models/* $(DESTDIR)$(PREFIX)/share/prenorm/models
 
 # Every test there is. The C tests run with both norms; the Python tests look at the two programs from outside.
 test:
@@ -97,6 +105,6 @@ clean:
 	rm -rf build run run-layernorm
 
 FORCE:
-.PHONY: FORCE demo test test-c pytest conformance fuzz clean
+.PHONY: FORCE demo install test test-c pytest conformance fuzz clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 static const char help[] =
-    "usage: run CHECKPOINT [options]       a .gguf, or a .bin of llama2.c\n"
+    "usage: run [CHECKPOINT] [options]     a .gguf, or a .bin of llama2.c (default: the model it comes with)\n"
     "  -m MODE             generate (default), chat, perplexity, tokenize, info\n"
     "  -i TEXT             prompt                     -f FILE  prompt from a file, - is standard input\n"
     "  -n N                tokens to write after the prompt (256; chat: -1, until the context is full)\n"
@@ -128,6 +128,20 @@ static bool same_file(const char *a, const char *b) {
     return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+// The model it comes with lies in models/ beside the program, or in share/prenorm/models/ where it is
+// installed. NULL: neither.
+static const char *default_checkpoint(void) {
+    static char path[PATH_MAX + 64];
+    ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
+    while (n > 0 && path[n - 1] != '/') n--;
+    static const char *const folders[] = { "", "../share/prenorm/" };
+    for (int i = 0; i < 2 && n > 0; i++) {
+        snprintf(path + n, sizeof path - (size_t)n, "%smodels/stories-%s.gguf", folders[i], norm_name());
+        if (access(path, F_OK) == 0) return path;
+    }
+    return NULL;
+}
+
 static Options parse(int argc, char **argv) {
     Options o = { .mode_name = "generate", .kv = "f16", .n = INT_MIN,
                   .sampler = { .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1 } };
@@ -182,7 +196,10 @@ static Options parse(int argc, char **argv) {
     if (o.n == INT_MIN) o.n = o.mode == CHAT ? -1 : 256;
     o.shift = o.on_full && choice("--on-full", o.on_full, (const char *[]){ "stop", "shift", NULL });
     if (o.mode == PERPLEXITY && !o.prompt && !o.prompt_file) fail(MISUSED, "which text? -f FILE or -i TEXT");
-    if (!o.checkpoint || !*o.checkpoint) fail(MISUSED, "which checkpoint? See run --help");
+    if (!o.checkpoint) o.checkpoint = default_checkpoint();
+    if (!o.checkpoint)
+        fail(MISUSED, "which checkpoint? There is no models/stories-%s.gguf beside the program; "
+             "see run --help", norm_name());
     if (o.logits && (same_file(o.logits, o.checkpoint) || same_file(o.logits, o.tokenizer) ||
                      same_file(o.logits, o.prompt_file)))
         fail(MISUSED, "--logits %s would write over what is read", o.logits);
