@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 static const char help[] =
-    "usage: run [CHECKPOINT] [options]     a .gguf, or a .bin of llama2.c (default: the model it comes with)\n"
+    "usage: run [CHECKPOINT] [options]     a .gguf, or a .bin of llama2.c (default: the one it comes with)\n"
     "  -m MODE             generate (default), chat, perplexity, tokenize, info\n"
     "  -i TEXT             prompt                     -f FILE  prompt from a file, - is standard input\n"
     "  -n N                tokens to write after the prompt (256; chat: -1, until the context is full)\n"
