@@ -71,7 +71,9 @@ test-c: $(NAME) $(TESTS)
 pytest: .venv/ready
 	@$(MAKE) --no-print-directory NORM=rmsnorm run
 	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
-	@.venv/bin/python -m pytest -q -x $(PYTEST) --run $(BUILD)/run --run-layernorm $(BUILD)/run-layernorm
+	@$(MAKE) --no-print-directory NORM=rmsnorm $(BUILD)/rmsnorm/chat_ids
+	@.venv/bin/python -m pytest -q -x $(PYTEST) --run $(BUILD)/run --run-layernorm $(BUILD)/run-layernorm \
+	    --chat-ids $(BUILD)/rmsnorm/chat_ids
 
 # Other engines' outputs on real checkpoints; DATA is a folder of them (see CONTRIBUTING.md).
 conformance: $(BUILD)/$(NORM)/test_model $(BUILD)/$(NORM)/test_kernels

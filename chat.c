@@ -49,7 +49,7 @@ static const ChatTemplate templates[] = {
       .turn = "User: {text}\n\nAssistant:",
       .end = "{eos}",
       .marks = { "'User: '", "'Assistant: '", "" } },
-    { "llama2", .begin = "", .blanks = TRIM,
+    { "llama2", .begin = "", .blanks = TRIM_ALL,
       .system = "<<SYS>>\n{text}\n<</SYS>>\n\n",
       .turn = "{bos}[INST] {system}{text} [/INST]",
       .end = " {eos}",
@@ -84,8 +84,13 @@ static bool contains(Text t, const char *mark) {
 
 enum { MOST = 1 << 16 };                                // bytes that are looked at; real ones have thousands
 
+// What stands only in the templates of others, which have marks of ours besides: Mistral v7, Phi-4.
+static const char *const strange[] = { "[SYSTEM_PROMPT]", "<|im_sep|>" };
+
 const ChatTemplate *recognise_template(Text t) {
     if (t.size > MOST) t.size = MOST;
+    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++)
+        if (contains(t, strange[i])) return NULL;
     for (const ChatTemplate *known = templates; known < templates + N_TEMPLATES; known++) {
         const char *const *marks = known->marks;
         if (contains(t, marks[0]) && contains(t, marks[1]) && contains(t, marks[2]))
@@ -122,9 +127,9 @@ static void put_ids(Script *s, const int *ids, int n) {
     s->spans[s->n++] = (Span){ .ids = ids, .n_ids = n };
 }
 
-// The program's words, whose control tokens are meant. A space that they begin with is SentencePiece's.
+// The program's words, whose control tokens are meant.
 static void put_words(Script *s, const char *words, size_t n) {
-    if (n) s->spans[s->n++] = (Span){ .text = { words, n }, .control = true, .joined = *words == ' ' };
+    if (n) s->spans[s->n++] = (Span){ .text = { words, n }, .control = true, .spaced = true };
 }
 
 static void put_form(Script *s, const char *form, Text text, bool with_system) {
@@ -144,22 +149,24 @@ static void put_form(Script *s, const char *form, Text text, bool with_system) {
     put_words(s, from, (size_t)(at - from));
 }
 
-static bool is_blank(const char *s, int n) {            // are these n bytes one blank?
+// The bytes of a blank at the beginning, or at the end; 0: there is none. Jinja's trim is Python's, to which
+// four separators of ASCII are blanks too.
+static size_t blank(Text t, bool end, bool separators) {
     uint32_t code;
-    return utf8_decode(&code, s, (size_t)n) == n && char_class(code) == CHAR_SPACE;
-}
-
-// The bytes of a blank at the beginning, or at the end; 0: there is none.
-static size_t blank(Text t, bool end) {
-    for (int n = 1; n <= 4 && (size_t)n <= t.size; n++)
-        if (is_blank(end ? t.data + t.size - n : t.data, n)) return (size_t)n;
+    for (int n = 1; n <= 4 && (size_t)n <= t.size; n++) {
+        const char *at = end ? t.data + t.size - n : t.data;
+        if (utf8_decode(&code, at, (size_t)n) != n) continue;
+        if (char_class(code) == CHAR_SPACE || (separators && code >= 0x1c && code <= 0x1f)) return (size_t)n;
+    }
     return 0;
 }
 
-static Text trimmed(Text t, const ChatTemplate *family) {
+static Text trimmed(Text t, const ChatTemplate *family, bool after_system) {
     size_t n;
-    while (family->blanks != KEEP && (n = blank(t, false))) t.data += n, t.size -= n;
-    while (family->blanks == TRIM && (n = blank(t, true))) t.size -= n;
+    bool jinja = family->blanks >= TRIM, left = family->blanks != KEEP;
+    if (family->blanks == TRIM_ALL && after_system) left = false;       // it is not what begins
+    while (left && (n = blank(t, false, jinja))) t.data += n, t.size -= n;
+    while (jinja && (n = blank(t, true, jinja))) t.size -= n;
     return t;
 }
 
@@ -176,31 +183,37 @@ enum { MOST_SPANS = 16 };                               // of a turn: what a for
 
 const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate *t, Text system,
                      const Turn *turns, int n_turns) {
-    Script s = { v, t, trimmed(system, t), malloc(((size_t)n_turns + 1) * MOST_SPANS * sizeof *s.spans), 0 };
+    bool has_system = system.size > 0, own_turn = strstr(t->begin, "{system}");
+    if (own_turn) system = trimmed(system, t, false);
+    Script s = { v, t, system, malloc(((size_t)n_turns + 1) * MOST_SPANS * sizeof *s.spans), 0 };
     if (!s.spans) return "no memory for the conversation";
-    put_form(&s, t->begin, (Text){ 0 }, system.size > 0);
+    put_form(&s, t->begin, (Text){ 0 }, has_system);
     for (int i = 0; i < n_turns; i++) {
-        bool with_system = system.size > 0 && i == (t->system_last ? n_turns - 1 : 0);
-        put_form(&s, t->turn, trimmed(turns[i].message, t), with_system);
-        if (i == n_turns - 1) break;
-        int thoughts = t->thinks ? thought(v, &turns[i]) : 0;
-        put_ids(&s, turns[i].reply + thoughts, turns[i].n_reply - thoughts);
-        put_form(&s, t->end, (Text){ 0 }, false);
+        bool with_system = has_system && i == (t->system_last ? n_turns - 1 : 0);
+        put_form(&s, t->turn, trimmed(turns[i].message, t, with_system), with_system);
+        bool last = i == n_turns - 1;
+        int thoughts = t->thinks && !last ? thought(v, &turns[i]) : 0;
+        if (turns[i].n_reply > thoughts)
+            put_ids(&s, turns[i].reply + thoughts, turns[i].n_reply - thoughts);
+        if (!last) put_form(&s, t->end, (Text){ 0 }, false);
     }
     size_t room = 0;
     for (int i = 0; i < s.n; i++) room += 2 * s.spans[i].text.size + 1 + (size_t)s.spans[i].n_ids;
     *ids = malloc(room * sizeof **ids);
     const char *error = *ids ? tokenize(*ids, n, v, s.spans, s.n) : "no memory for the conversation";
-    if (error) free(*ids);
+    if (error) free(*ids), *ids = NULL;
     free(s.spans);
     return error;
 }
 
+// The longest piece that the end begins with. Some files take such marks for pieces of the user's.
 int reply_end(const Vocabulary *v, const ChatTemplate *t) {
+    int best = -1;
     for (int id = 0; id < v->size; id++) {
         const Piece *p = &v->pieces[id];
-        size_t n = (size_t)p->length;
-        if (p->kind == CONTROL && n && !strncmp(t->end, p->text, n)) return id;
+        if ((p->kind != CONTROL && p->kind != USER) || p->length == 0) continue;
+        if (strncmp(t->end, p->text, (size_t)p->length)) continue;
+        if (best < 0 || p->length > v->pieces[best].length) best = id;
     }
-    return -1;
+    return best;
 }

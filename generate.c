@@ -13,7 +13,7 @@
 
 volatile sig_atomic_t interrupted;                      // the signal's number
 
-static void interrupt(int signal) { interrupted = signal; }
+static void interrupt(int signal) { if (interrupted != SIGTERM) interrupted = signal; }
 
 // The first is ours, a second one the system's. restart: a read that is under way goes on.
 void catch_interrupts(bool restart) {
@@ -139,9 +139,8 @@ static void print_statistics(const Run *r) {
     const Writing *w = r->w;
     fprintf(stderr, "%s, kernels %s, context %d\n", norm_name(), kernels.name, r->state.context);
     fprintf(stderr, "load     %.2f ms\n", (r->loaded - w->started) * 1e3);
-    if (r->n_read)
-        fprintf(stderr, "prefill  %.2f ms, %d tokens, %.1f tokens/s\n", r->reading * 1e3, r->n_read,
-                r->n_read / r->reading);
+    fprintf(stderr, "prefill  %.2f ms, %d tokens, %.1f tokens/s\n", r->reading * 1e3, r->n_read,
+            r->n_read ? r->n_read / r->reading : 0);
     if (r->n_written)
         fprintf(stderr, "decode   %.2f ms, %d tokens, %.1f tokens/s, %.2f GB/s of weights\n",
                 r->writing * 1e3, r->n_written, r->n_written / r->writing,
@@ -203,6 +202,7 @@ static void forget_turn(Chat *c, int which) {
 // Takes over the message.
 static const char *add_turn(Chat *c, Text message) {
     Turn *turns = realloc(c->turns, ((size_t)c->n + 1) * sizeof *turns);
+    if (!turns) free((void *)(uintptr_t)message.data);
     if (!turns) return "no memory for the conversation";
     c->turns = turns;
     turns[c->n++] = (Turn){ .message = message };
@@ -218,33 +218,44 @@ static const char *keep_reply(Chat *c, const int *ids, int n) {
     return NULL;
 }
 
-// What the model reads: all turns as ids, *n of them. Those that it has read in the same place are not read
-// again. --on-full shift: what the context cannot hold is made to fit by forgetting the oldest turns, until a
-// quarter of it is free or one turn is left. Where that does not do, what the model reads stays as it was.
+static const char *script(const Chat *c, int first, int **ids, int *n) {
+    const Writing *w = c->run.w;
+    return chat_ids(ids, n, w->vocabulary, w->template, w->system, c->turns + first, c->n - first);
+}
+
+// Forget the oldest turns, until a quarter of the context is free. Where not even the last turn fits into it,
+// nothing is forgotten.
+static const char *forget(Chat *c, int **ids, int *n) {
+    int context = c->run.w->context, first = c->n, n_fewer, *fewer, most = context;
+    const char *error = NULL;
+    for (; first > 1 && !(error = script(c, first - 1, &fewer, &n_fewer)); first--) {
+        if (n_fewer > most) { free(fewer); break; }
+        free(*ids);
+        *ids = fewer, *n = n_fewer;
+        most = context - context / 4;
+    }
+    if (error || first == c->n) return error;
+    fprintf(stderr, "run: the context of %d is full: the oldest %d of %d turns are forgotten\n", context,
+            first, c->n);
+    while (first--) forget_turn(c, 0);
+    return NULL;
+}
+
+// What the model reads: all turns, *n ids. Those that it has read in the same place are not read again. If
+// they do not fit into the context, what it reads stays as it was.
 static const char *recall(Chat *c, int *n) {
     Run *r = &c->run;
-    const Writing *w = r->w;
-    int *ids, forgotten = 0, same = 0;
-    for (int most = w->context;; most = w->context - w->context / 4, forgotten++) {
-        const char *error = chat_ids(&ids, n, w->vocabulary, w->template, w->system, c->turns, c->n);
-        if (error) return error;
-        if (*n + c->turns[c->n - 1].n_reply <= most || !w->shift || c->n == 1) break;
-        free(ids);
-        forget_turn(c, 0);
-    }
-    if (forgotten)
-        fprintf(stderr, "run: the context of %d is full: the oldest %d of %d turns are forgotten\n",
-                w->context, forgotten, forgotten + c->n);
-    Turn *turn = &c->turns[c->n - 1];
-    if (*n + turn->n_reply <= w->context) {
+    int *ids = NULL, context = r->w->context, same = 0;
+    const char *error = script(c, 0, &ids, n);
+    if (!error && *n > context && r->w->shift && c->n > 1) error = forget(c, &ids, n);
+    if (error) return free(ids), error;
+    if (*n <= context) {
         while (same < r->fed && same < *n - 1 && ids[same] == r->ids[same]) same++;
         memcpy(r->ids, ids, (size_t)*n * sizeof *ids);
-        if (turn->n_reply) memcpy(r->ids + *n, turn->reply, (size_t)turn->n_reply * sizeof *ids);
-        r->n_ids = *n + turn->n_reply;
+        r->n_ids = *n;
         r->fed = same;
     }
     free(ids);
-    *n += turn->n_reply;
     return NULL;
 }
 
@@ -280,7 +291,7 @@ static const char *read_message(Text *message) {
     char *line = NULL;
     size_t room = 0;
     if (isatty(0)) fputs("> ", stderr);
-    interrupted = 0;
+    if (interrupted == SIGINT) interrupted = 0;
     catch_interrupts(false);
     errno = 0;
     ssize_t n = getline(&line, &room, stdin);
@@ -297,23 +308,36 @@ static const char *read_message(Text *message) {
     return NULL;
 }
 
+static const char *answer(Chat *c, Text message, bool *full) {
+    bool shift = c->run.w->shift;
+    const char *error = add_turn(c, message);
+    *full = false;
+    if (!error) error = reply(c, full);
+    if (!error && *full) say_full(&c->run, shift ? "" : ", --on-full shift forgets the oldest turns");
+    return error;
+}
+
+// -i or -f, whose last line ends before its newline as those of standard input do.
+static const char *copy_message(Text *copy, Text text) {
+    while (text.size && strchr("\r\n", text.data[text.size - 1])) text.size--;
+    char *data = malloc(text.size + 1);
+    if (!data) return "no memory for the conversation";
+    if (text.size) memcpy(data, text.data, text.size);
+    *copy = (Text){ data, text.size };
+    return NULL;
+}
+
 const char *chat(const Writing *w, Text first) {
     Chat c = { .turns = NULL };
+    Text message;
     bool full = false;
     const char *error = begin_run(&c.run, w, w->context);
-    if (!error && first.size) {
-        char *copy = malloc(first.size);
-        if (copy) memcpy(copy, first.data, first.size);
-        error = copy ? add_turn(&c, (Text){ copy, first.size }) : "no memory for the conversation";
-        if (!error) error = reply(&c, &full);
-    }
-    while (!error && interrupted != SIGTERM && !reader_left && !(full && !w->shift)) {
-        Text message;
+    if (!error) error = copy_message(&message, first);
+    while (!error) {
+        if (message.size) error = answer(&c, message, &full);
+        else free((void *)(uintptr_t)message.data);
+        if (error || interrupted == SIGTERM || reader_left || (full && !w->shift)) break;
         if ((error = read_message(&message)) || !message.data) break;
-        if (message.size == 0) { free((void *)(uintptr_t)message.data); continue; }
-        error = add_turn(&c, message);
-        if (!error) error = reply(&c, &full);
-        if (!error && full) say_full(&c.run, w->shift ? "" : ", --on-full shift forgets the oldest turns");
     }
     while (c.n) forget_turn(&c, c.n - 1);
     free(c.turns);

@@ -237,7 +237,7 @@ const char *vocabulary_add_merge(Vocabulary *v, int rank, const char *text, int 
 typedef struct {            // of what goes in: a text, and after it ids as they are
     Text text;
     bool control;           // are control tokens' names in it meant?
-    bool joined;            // it has its space: add_space puts none before it
+    bool spaced;            // a space where a fragment of it begins is that of add_space
     const int *ids;
     int n_ids;
 } Span;
@@ -256,7 +256,7 @@ typedef struct {
     const char *system;     // the system prompt and what stands around it
     const char *turn;       // a message, up to where the reply begins
     const char *end;        // of a reply
-    enum { KEEP, TRIM_LEFT, TRIM } blanks;              // around a message
+    enum { KEEP, TRIM_LEFT, TRIM, TRIM_ALL } blanks;    // around a message; or it and the system prompt
     bool system_last;       // the system prompt stands in the last turn, not in the first
     bool thinks;            // what an earlier reply says up to "</think>" is not read again
     const char *marks[3];   // what a template of this family contains
@@ -265,7 +265,7 @@ const ChatTemplate *recognise_template(Text t);         // NULL: none that is kn
 const ChatTemplate *find_template(const char *name);    // "chatml"; NULL: not known
 const char *template_names(void);                       // those that are
 
-// The ids of a conversation up to where the last turn's reply begins, to be freed. Fails for want of memory.
+// The ids of a conversation up to where the last turn's reply goes on, to be freed. Fails for want of memory.
 const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate *t, Text system,
                      const Turn *turns, int n_turns);
 int reply_end(const Vocabulary *v, const ChatTemplate *t);      // the id that ends a reply; -1: none

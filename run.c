@@ -197,7 +197,7 @@ static Options parse(int argc, char **argv) {
     o.shift = o.on_full && choice("--on-full", o.on_full, (const char *[]){ "stop", "shift", NULL });
     if (o.mode == PERPLEXITY && !o.prompt && !o.prompt_file) fail(MISUSED, "which text? -f FILE or -i TEXT");
     if (!o.checkpoint) o.checkpoint = default_checkpoint();
-    if (!o.checkpoint)
+    if (!o.checkpoint || !*o.checkpoint)
         fail(MISUSED, "which checkpoint? There is no models/stories-%s.gguf beside the program; "
              "see run --help", norm_name());
     if (o.logits && (same_file(o.logits, o.checkpoint) || same_file(o.logits, o.tokenizer) ||

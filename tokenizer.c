@@ -229,10 +229,11 @@ static void encode_word(void *encoder, Text t) {
     spell(e);
 }
 
-// The text between special tokens. Before it stands a byte that is no longer needed.
-static void encode_fragment(Encoder *e, char *text, size_t size, bool joined) {
+// The text between special tokens. Before it stands a byte that is no longer needed. has_space: a
+// space that it begins with is the one of add_space.
+static void encode_fragment(Encoder *e, char *text, size_t size, bool has_space) {
     if (size == 0) return;
-    bool spaced = e->v->add_space && !joined;
+    bool spaced = e->v->add_space && !(has_space && *text == ' ');
     if (spaced) *--text = ' ';
     Text fragment = { text, size + spaced };
     if (e->v->byte_level) cut_words(e->v->cutter, fragment, encode_word, e);
@@ -253,7 +254,7 @@ static int special_at(const Vocabulary *v, const char *text, size_t n, bool cont
 // A special token ends a fragment, and so do ids; where one span of text ends and another begins does not.
 static void encode_spans(Encoder *e, const Span *spans, int n_spans, char *text) {
     const Vocabulary *v = e->v;
-    bool joined = false, begins[2][256] = { { false } };        // a piece: one of USER; or of CONTROL as well
+    bool spaced = false, begins[2][256] = { { false } };        // a piece: one of USER; or of CONTROL as well
     for (int i = 0; i < v->n_specials; i++) {
         uint8_t first = (uint8_t)v->specials[i]->text[0];
         begins[true][first] = true;
@@ -261,25 +262,25 @@ static void encode_spans(Encoder *e, const Span *spans, int n_spans, char *text)
     }
     char *from = text, *end = text;
     for (const Span *s = spans; s < spans + n_spans; s++) {
-        if (from == end) joined = s->joined;
+        if (from == end) spaced = s->spaced;
         if (s->text.size) memcpy(end, s->text.data, s->text.size);
         char *at = end;
         for (end += s->text.size; at < end;) {
             int id = -1;
             if (begins[s->control][(uint8_t)*at]) id = special_at(v, at, (size_t)(end - at), s->control);
             if (id < 0) { at++; continue; }
-            encode_fragment(e, from, (size_t)(at - from), joined);
+            encode_fragment(e, from, (size_t)(at - from), spaced);
             e->ids[e->n++] = id;
             from = at += v->pieces[id].length;
-            joined = false;
+            spaced = s->spaced;
         }
         if (s->n_ids == 0) continue;
-        encode_fragment(e, from, (size_t)(end - from), joined);
+        encode_fragment(e, from, (size_t)(end - from), spaced);
         memcpy(e->ids + e->n, s->ids, (size_t)s->n_ids * sizeof *s->ids);
         e->n += s->n_ids;
         from = end;
     }
-    encode_fragment(e, from, (size_t)(end - from), joined);
+    encode_fragment(e, from, (size_t)(end - from), spaced);
 }
 
 const char *tokenize(int *ids, int *n, const Vocabulary *v, const Span *spans, int n_spans) {

@@ -23,6 +23,7 @@ def pytest_addoption(parser):
     parser.addoption("--run", default=ROOT / "run", metavar="PATH", help="the program (./run)")
     parser.addoption("--run-layernorm", default=ROOT / "run-layernorm", metavar="PATH",
                      help="its build with NORM=layernorm (./run-layernorm)")
+    parser.addoption("--chat-ids", metavar="PATH", help="tests/chat_ids.c, built")
     parser.addoption("--data", metavar="DIR", help="checkpoints and what other engines make of them")
 
 
@@ -89,8 +90,8 @@ class Program:
                                  timeout=limit, **more)
         return Outcome.of(process, process.stdout, process.stderr)
 
-    def start(self, *args, **more):
-        return subprocess.Popen(self.command(args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    def start(self, *args, stdout=subprocess.PIPE, **more):
+        return subprocess.Popen(self.command(args), stdout=stdout, stderr=subprocess.PIPE, **more)
 
     def finish(self, process):
         return Outcome.of(process, *process.communicate(timeout=60))
@@ -116,6 +117,30 @@ def run(request):
 @pytest.fixture(scope="session")
 def run_layernorm(request):
     return Program(request.config.getoption("--run-layernorm"))
+
+
+@pytest.fixture(scope="session")
+def chat_ids(request):
+    """chat_ids(GGUF file, template, system prompt, [(message, ids of the reply)]): as chat.c renders them.
+    The template None: as the file says. Of the last reply: what there is of it."""
+    path = request.config.getoption("--chat-ids")
+    assert path, "which build of tests/chat_ids.c? --chat-ids PATH"
+
+    def chat_ids(file, template, system, turns):
+        def counted(text):
+            text = text.encode() if isinstance(text, str) else text
+            return b"%d\n" % len(text) + text
+
+        parts = [counted(system), b"%d\n" % len(turns)]
+        for message, reply in turns:
+            parts += [counted(message), *(b"%d\n" % number for number in (len(reply), *reply))]
+        process = subprocess.run([str(path), str(file), template or "-"], input=b"".join(parts),
+                                 capture_output=True, timeout=60)
+        outcome = Outcome.of(process, process.stdout, process.stderr)
+        assert (outcome.status, outcome.stderr) == (0, ""), outcome
+        return [int(id) for id in outcome.stdout.split()]
+
+    return chat_ids
 
 
 @pytest.fixture(scope="session")

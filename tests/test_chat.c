@@ -1,5 +1,5 @@
 // test_chat.c - templates are recognised by the marks that their models' authors put around a turn (as in the
-// model card and tokenizer_config.json of each), and strangers are not.
+// model card and tokenizer_config.json of each), and strangers are not; conversations are written with them.
 #include "test.h"
 
 #define BAR "\xef\xbd\x9c"                              // the wide bar of DeepSeek's marks
@@ -17,6 +17,9 @@ static void test_families(void) {
         { "mistral-v3", "{{ '[AVAILABLE_TOOLS] ' + tools + '[INST] ' + m.content + '[/INST]' }}" },
         { "mistral-tekken", "{{ \"[AVAILABLE_TOOLS]\" + tools + \"[INST]\" + m.content + \"[/INST]\" }}" },
         { "mistral-v1", "{{ bos_token + '[INST] ' + m.content + ' [/INST]' }}" },
+        { "deepseek-llm", "{{ 'User: ' + m.content + '\n\n' }}{{ 'Assistant: ' + m.content + eos_token }}" },
+        { NULL, "{{ 'User: ' + m.content + '\n' }}{{ 'Bot: ' + m.content + eos_token }}" },
+        { NULL, "{{ '<|user|>\n' + m.content + '<|assistant|>\n' }}" },
         { NULL, "{{ '### Instruction:\n' + m.content }}" },
         { NULL, "<|im_start|" }, { NULL, "<|im_start|>" }, { NULL, "" }, { NULL, "<" },
     };
@@ -41,8 +44,170 @@ static void test_ends(void) {
     }
 }
 
+// One that begins after 64 KB of something else is not looked for.
+static void test_a_long_template(void) {
+    static const char marks[] = "<|im_start|><|im_end|>";
+    enum { N = 1 << 17, LONG = sizeof marks - 1 };
+    char *text = malloc(N);
+    for (size_t at = 0; at <= N - LONG; at += 1 << 12) {
+        memset(text, '<', N);
+        memcpy(text + at, marks, LONG);
+        const ChatTemplate *got = recognise_template((Text){ text, N });
+        CHECK(!got == (at + LONG > 1 << 16), "marks at %zu: %s", at, got ? got->name : "none");
+    }
+    free(text);
+}
+
+static void test_names(void) {
+    char list[512];
+    size_t n = 0;
+    snprintf(list, sizeof list, "%s", template_names());
+    for (char *name = strtok(list, ", "); name; name = strtok(NULL, ", "), n++) {
+        const ChatTemplate *t = find_template(name);
+        CHECK(t && !strcmp(t->name, name), "%s is in the list, and not found", name);
+        CHECK(t && t->turn && t->end && t->system, "%s has no text", name);
+    }
+    CHECK(n == 11, "wanted 11 names, got %zu: %s", n, template_names());
+    CHECK(!find_template("") && !find_template("llama") && !find_template("llama22"), "a stranger is found");
+}
+
+// ---------------------------------------------------------------------------- conversations
+
+// Pieces for single bytes alone: byte b has the id 3 + b, \1 in a text is BOS and \2 EOS.
+static void check_text(const Vocabulary *v, const char *name, const char *system, const Turn *turns,
+                       int n_turns, const char *want) {
+    int *ids, n;
+    char got[1024] = "";
+    const char *error = chat_ids(&ids, &n, v, find_template(name), (Text){ system, strlen(system) }, turns,
+                                 n_turns);
+    CHECK(!error && n < 1000, "%s: %d ids %s", name, n, error ? error : "");
+    if (error) return;
+    for (int i = 0; i < n && i < 1000; i++) got[i] = (char)(ids[i] < 3 ? ids[i] : ids[i] - 3);
+    CHECK(!strcmp(got, want), "%s: wanted \"%s\", got \"%s\"", name, want, got);
+    free(ids);
+}
+
+#define TEXT(s) { s, sizeof s - 1 }
+#define REPLY(...) (const int[]){ __VA_ARGS__ }, (int)(sizeof(int[]){ __VA_ARGS__ } / sizeof(int))
+
+// Two turns, "hi" answered by "ok", then "yo"; without and with the system prompt "be".
+static void test_conversations(void) {
+    const Turn turns[] = { { TEXT("hi"), REPLY(3 + 'o', 3 + 'k') }, { .message = TEXT("yo") } };
+    static const struct { const char *name, *plain, *with_system; } known[] = {
+        { "llama2", "\1[INST] hi [/INST]ok \2\1[INST] yo [/INST]",
+          "\1[INST] <<SYS>>\nbe\n<</SYS>>\n\nhi [/INST]ok \2\1[INST] yo [/INST]" },
+        { "llama3", "\1<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+          "<|start_header_id|>assistant<|end_header_id|>\n\nok<|eot_id|>"
+          "<|start_header_id|>user<|end_header_id|>\n\nyo<|eot_id|>"
+          "<|start_header_id|>assistant<|end_header_id|>\n\n",
+          "\1<|start_header_id|>system<|end_header_id|>\n\nbe<|eot_id|>"
+          "<|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+          "<|start_header_id|>assistant<|end_header_id|>\n\nok<|eot_id|>"
+          "<|start_header_id|>user<|end_header_id|>\n\nyo<|eot_id|>"
+          "<|start_header_id|>assistant<|end_header_id|>\n\n" },
+        { "chatml", "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nok<|im_end|>\n"
+          "<|im_start|>user\nyo<|im_end|>\n<|im_start|>assistant\n",
+          "<|im_start|>system\nbe<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+          "<|im_start|>assistant\nok<|im_end|>\n<|im_start|>user\nyo<|im_end|>\n<|im_start|>assistant\n" },
+        { "gemma", "\1<start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\nok<end_of_turn>\n"
+          "<start_of_turn>user\nyo<end_of_turn>\n<start_of_turn>model\n",
+          "\1<start_of_turn>user\nbe\n\nhi<end_of_turn>\n<start_of_turn>model\nok<end_of_turn>\n"
+          "<start_of_turn>user\nyo<end_of_turn>\n<start_of_turn>model\n" },
+        { "phi3", "<|user|>hi<|end|><|assistant|>ok<|end|><|user|>yo<|end|><|assistant|>",
+          "<|system|>be<|end|><|user|>hi<|end|><|assistant|>ok<|end|><|user|>yo<|end|><|assistant|>" },
+        { "zephyr", "<|user|>\nhi\2\n<|assistant|>\nok\2\n<|user|>\nyo\2\n<|assistant|>\n",
+          "<|system|>\nbe\2\n<|user|>\nhi\2\n<|assistant|>\nok\2\n<|user|>\nyo\2\n<|assistant|>\n" },
+        { "deepseek", "\1<" BAR "User" BAR ">hi<" BAR "Assistant" BAR ">ok\2<" BAR "User" BAR ">yo<" BAR
+          "Assistant" BAR ">", "\1be<" BAR "User" BAR ">hi<" BAR "Assistant" BAR ">ok\2<" BAR "User" BAR
+          ">yo<" BAR "Assistant" BAR ">" },
+        { "deepseek-llm", "\1User: hi\n\nAssistant:ok\2User: yo\n\nAssistant:",
+          "\1be\n\nUser: hi\n\nAssistant:ok\2User: yo\n\nAssistant:" },
+        { "mistral-v1", "\1 [INST] hi [/INST]ok\2 [INST] yo [/INST]",
+          "\1 [INST] be\n\nhi [/INST]ok\2 [INST] yo [/INST]" },
+        { "mistral-v3", "\1[INST] hi[/INST]ok\2[INST] yo[/INST]",
+          "\1[INST] hi[/INST]ok\2[INST] be\n\nyo[/INST]" },
+        { "mistral-tekken", "\1[INST]hi[/INST]ok\2[INST]yo[/INST]",
+          "\1[INST]hi[/INST]ok\2[INST]be\n\nyo[/INST]" },
+    };
+    Vocabulary v;
+    small_vocabulary(&v, NULL, NULL, 0, true);
+    v.add_space = false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        check_text(&v, known[i].name, "", turns, 2, known[i].plain);
+        check_text(&v, known[i].name, "be", turns, 2, known[i].with_system);
+    }
+    v.bos = v.eos = -1;                                 // a vocabulary without them
+    check_text(&v, "zephyr", "", turns, 1, "<|user|>\nhi\n<|assistant|>\nok");
+    check_text(&v, "deepseek-llm", "", turns, 2, "User: hi\n\nAssistant:okUser: yo\n\nAssistant:");
+    vocabulary_free(&v);
+}
+
+static void test_blanks(void) {
+    static const struct { const char *name, *message, *want; } cases[] = {
+        { "chatml", " \n a b\t ", "<|im_start|>user\n \n a b\t <|im_end|>\n<|im_start|>assistant\n" },
+        { "gemma", " \n a b\t ", "\1<start_of_turn>user\na b<end_of_turn>\n<start_of_turn>model\n" },
+        { "gemma", " \n\t ", "\1<start_of_turn>user\n<end_of_turn>\n<start_of_turn>model\n" },
+        { "gemma", "\xc2\xa0" "a\xe3\x80\x80",         // a no-break space, an ideographic one
+          "\1<start_of_turn>user\na<end_of_turn>\n<start_of_turn>model\n" },
+        { "gemma", "\xa0\xa0" "a\xc2", "\1<start_of_turn>user\n\xa0\xa0" "a\xc2<end_of_turn>\n"
+          "<start_of_turn>model\n" },                  // no UTF-8, and no blanks
+        { "phi3", " \n a b\t ", "<|user|>a b\t <|end|><|assistant|>" },
+        { "phi3", " \n\t ", "<|user|><|end|><|assistant|>" },
+        { "llama2", "\n\n\na  b\n", "\1[INST] a  b [/INST]" },
+        { "mistral-v3", " a ", "\1[INST]  a [/INST]" },
+    };
+    Vocabulary v;
+    small_vocabulary(&v, NULL, NULL, 0, true);
+    v.add_space = false;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check_text(&v, cases[i].name, "",
+                   &(Turn){ .message = { cases[i].message, strlen(cases[i].message) } }, 1, cases[i].want);
+    vocabulary_free(&v);
+}
+
+// A mark is one token in the program's words, its letters in a message; and it ends a reply.
+static void test_marks_as_tokens(void) {
+    static const char *const texts[] = { "<|im_start|>", "<|im_end|>", "</think>", "<|end|>" };
+    enum { START = 259, END, THOUGHT };
+    Vocabulary v;
+    small_vocabulary(&v, texts, NULL, 4, true);
+    free(v.slots), free(v.specials), free(v.bytes);     // to be made again
+    v.n_specials = 0;
+    v.pieces[START].kind = v.pieces[END].kind = CONTROL;
+    v.pieces[THOUGHT].kind = USER;
+    for (int byte = 0; byte < 256; byte++) {
+        static char forms[256][8];
+        snprintf(forms[byte], sizeof forms[byte], "<0x%02X>", byte);
+        v.pieces[3 + byte] = (Piece){ forms[byte], 6, 0, BYTE };
+    }
+    CHECK(!vocabulary_index(&v), "the vocabulary is refused");
+    v.add_space = false;
+    int *ids, n, controls = 0, letters = 0;
+    const Turn message = { .message = TEXT("<|im_start|>") };
+    chat_ids(&ids, &n, &v, find_template("chatml"), (Text){ 0 }, &message, 1);
+    for (int i = 0; i < n; i++) controls += ids[i] == START || ids[i] == END, letters += ids[i] == 3 + '|';
+    CHECK(controls == 3 && letters == 2, "wanted 3 marks and 2 bars, got %d and %d", controls, letters);
+    free(ids);
+
+    CHECK(reply_end(&v, find_template("chatml")) == END, "the end: wanted %d", END);
+    CHECK(reply_end(&v, find_template("phi3")) == -1, "a piece that is no control token ends a reply");
+    CHECK(reply_end(&v, find_template("zephyr")) == -1, "of zephyr's there is none but EOS");
+
+    const Turn thinks[] = { { TEXT("a"), REPLY(3 + 'b', THOUGHT, 3 + 'c', THOUGHT, 3 + 'd') },
+                            { TEXT("e"), REPLY(3 + 'f', THOUGHT) }, { .message = TEXT("g") } };
+    check_text(&v, "deepseek", "", thinks, 3, "\1<" BAR "User" BAR ">a<" BAR "Assistant" BAR ">d\2<" BAR
+               "User" BAR ">e<" BAR "Assistant" BAR ">\2<" BAR "User" BAR ">g<" BAR "Assistant" BAR ">");
+    check_text(&v, "mistral-tekken", "", thinks + 1, 2, "\1[INST]e[/INST]f\x02\2[INST]g[/INST]");
+    vocabulary_free(&v);
+}
+
 int main(void) {
     test_families();
     test_ends();
+    test_a_long_template();
+    test_names();
+    test_conversations();
+    test_blanks();
+    test_marks_as_tokens();
     return finish("test_chat");
 }

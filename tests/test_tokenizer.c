@@ -119,6 +119,77 @@ static void test_token_text(void) {
     vocabulary_free(&v);
 }
 
+// ---------------------------------------------------------------------------- spans
+
+static void special_vocabulary(Vocabulary *v) {
+    static const struct { const char *text; float score; PieceKind kind; } pieces[] = {
+        { "<unk>", 0, UNKNOWN }, { "<s>", 0, CONTROL }, { "</s>", 0, CONTROL },                 // 0 1 2
+        { "a", -9, NORMAL }, { "b", -9, NORMAL }, { "ab", -1, NORMAL },                         // 3 4 5
+        { " ", -9, NORMAL }, { " a", -2, NORMAL },                                              // 6 7
+        { "[X]", 0, CONTROL }, { "[X]]", 0, CONTROL }, { "<u>", 0, USER }, { "<u>>", 0, USER }, // 8 9 10 11
+    };
+    enum { N = sizeof pieces / sizeof *pieces };
+    *v = (Vocabulary){ .bos = 1, .eos = 2, .eot = -1, .eom = -1, .add_space = true, .size = N };
+    v->pieces = malloc(sizeof(Piece[N]));
+    for (int i = 0; i < N; i++)
+        v->pieces[i] =
+            (Piece){ pieces[i].text, (int)strlen(pieces[i].text), pieces[i].score, pieces[i].kind };
+    const char *error = vocabulary_index(v);
+    CHECK(!error, "the vocabulary was refused: %s", error);
+}
+
+static void check_spans(const Vocabulary *v, const char *what, const Span *spans, int n_spans,
+                        const int *want, int n_want) {
+    char wanted[256] = "", got[256] = "";
+    int ids[64], n = -1;
+    const char *error = tokenize(ids, &n, v, spans, n_spans);
+    for (int i = 0; i < n_want; i++) snprintf(wanted + strlen(wanted), 8, " %d", want[i]);
+    for (int i = 0; i < n; i++) snprintf(got + strlen(got), 8, " %d", ids[i]);
+    CHECK(!error && !strcmp(wanted, got), "%s: wanted%s, got%s", what, wanted, got);
+}
+
+#define SPANS(...) (const Span[]){ __VA_ARGS__ }, (int)(sizeof(Span[]){ __VA_ARGS__ } / sizeof(Span))
+#define T(s) .text = { s, sizeof s - 1 }
+
+static void test_spans(void) {
+    const int ends[] = { 2, 1 };
+    Vocabulary v;
+    special_vocabulary(&v);
+    check_spans(&v, "nothing", NULL, 0, NULL, 0);
+    check_spans(&v, "no text", SPANS({ T("") }, { T(""), .control = true }), NULL, 0);
+    check_spans(&v, "a word runs on", SPANS({ T("a") }, { T("b"), .control = true }), IDS(6, 5));
+    check_spans(&v, "three parts of a word", SPANS({ T("a") }, { T("") }, { T("ba"), .spaced = true }),
+                IDS(6, 5, 3));
+    check_spans(&v, "control that is not meant", SPANS({ T("[X]") }), IDS(6, 0, 0, 0));
+    check_spans(&v, "control that is", SPANS({ T("[X]"), .control = true }), IDS(8));
+    check_spans(&v, "meant here, not there",
+                SPANS({ T("[X]"), .control = true }, { T("[X]a") }, { T("[X]b"), .control = true }),
+                IDS(8, 6, 0, 0, 0, 3, 8, 6, 4));
+    check_spans(&v, "the longest", SPANS({ T("[X]][X]"), .control = true }), IDS(9, 8));
+    check_spans(&v, "half of it here", SPANS({ T("[X"), .control = true }, { T("]"), .control = true }),
+                IDS(6, 0, 0, 0));
+    check_spans(&v, "the rest of one that is longer", SPANS({ T("[X]"), .control = true }, { T("]") }),
+                IDS(8, 6, 0));
+    check_spans(&v, "BOS by name", SPANS({ T("a<s>b</s>"), .control = true }), IDS(7, 1, 6, 4, 2));
+    check_spans(&v, "pieces of the user", SPANS({ T("a<u>ab<u>>") }), IDS(7, 10, 6, 5, 11));
+    check_spans(&v, "in the program's words", SPANS({ T("<u>[X]"), .control = true }), IDS(10, 8));
+    check_spans(&v, "a space of its own", SPANS({ T(" a"), .spaced = true }), IDS(7));
+    check_spans(&v, "and another", SPANS({ T(" a") }), IDS(6, 7));
+    check_spans(&v, "nothing before it", SPANS({ T("") }, { T(" a"), .spaced = true }), IDS(7));
+    check_spans(&v, "who begins decides", SPANS({ T(" "), .spaced = true }, { T("a") }), IDS(7));
+    check_spans(&v, "after it comes a space again", SPANS({ T(" a<u>a"), .spaced = true }), IDS(7, 10, 7));
+    check_spans(&v, "ids between", SPANS({ T("a"), .ids = ends, .n_ids = 2 }, { T("b") }),
+                IDS(7, 2, 1, 6, 4));
+    check_spans(&v, "ids first", SPANS({ .ids = ends, .n_ids = 2 }, { .ids = ends, .n_ids = 1 },
+                                       { T(" a"), .spaced = true }), IDS(2, 1, 2, 7));
+    check_spans(&v, "ids last", SPANS({ T("a"), .control = true }, { T("b"), .ids = ends, .n_ids = 1 }),
+                IDS(6, 5, 2));
+    v.add_space = false;
+    check_spans(&v, "no spaces", SPANS({ T("a<u>b"), .ids = ends, .n_ids = 1 }, { T("a") }),
+                IDS(3, 10, 4, 2, 3));
+    vocabulary_free(&v);
+}
+
 // ---------------------------------------------------------------------------- random texts
 
 // Pieces of up to 5 letters from a small alphabet, some twice, many of equal score.
@@ -221,6 +292,7 @@ int main(void) {
     test_by_hand();
     test_bytes();
     test_token_text();
+    test_spans();
     test_against_plain_merging();
     test_round_trip();
     test_long_texts();

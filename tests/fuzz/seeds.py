@@ -93,4 +93,6 @@ if __name__ == "__main__":
     texts = ((name, struct.pack("<H", len(data)) + data + TEXT) for name, data in vocabularies())
     write(Path(sys.argv[1], "tokenizer"), texts)
     marks = ["[INST] <<SYS>> [/INST]", "<|im_start|>user<|im_end|>", "<|user|><|assistant|><|end|>eos_token"]
-    write(Path(sys.argv[1], "chat"), ((mark, mark.encode()) for mark in marks))
+    chats = [(f"{kind}-{family}", bytes([kind, family, 9, 40, 20]) + "|".join(marks).encode() + TEXT)
+             for kind in range(32) for family in range(11)]
+    write(Path(sys.argv[1], "chat"), [*((mark, mark.encode()) for mark in marks), *chats])
