@@ -4,6 +4,8 @@
 # make install PREFIX=dir    prenorm and prenorm-layernorm, with their models (/usr/local)
 # make test                  build and run every test of the project
 # make conformance DATA=dir  compare with other engines on real checkpoints
+# make parity                export.py: the logits of transformers, whatever the model
+# make peers                 the same with llama.cpp
 # make fuzz SECONDS=60       throw bytes at the readers, each target for so long (needs clang)
 # options, in any combination: OPENMP=1   SANITIZE=address,undefined   CC=clang   CFLAGS=...
 CC     ?= cc
@@ -81,6 +83,14 @@ conformance: $(BUILD)/$(NORM)/test_model $(BUILD)/$(NORM)/test_kernels
 	@$(BUILD)/$(NORM)/test_kernels $(DATA)/quant
 	@$(MAKE) --no-print-directory PYTEST="tests/conformance.py --data $(DATA)" pytest
 
+parity:
+	@$(MAKE) --no-print-directory PYTEST="tests/test_export.py tests/test_export_refusals.py" pytest
+
+# llama.cpp beside us, on every kind of file that export.py writes. Builds it the first time: some minutes.
+peers: .venv/ready
+	@.venv/bin/pip install -q --disable-pip-version-check llama-cpp-python==0.3.36
+	@$(MAKE) --no-print-directory PYTEST=tests/peers.py pytest
+
 # libFuzzer, from corpora of small good files and damaged ones.
 SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -98,7 +108,7 @@ fuzz: .venv/ready
 	    tail -n 1 build/fuzz/$$target.log; \
 	done
 
-.venv/ready: tests/requirements.txt
+.venv/ready: tests/requirements.txt requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@
@@ -107,6 +117,6 @@ clean:
 	rm -rf build run run-layernorm
 
 FORCE:
-.PHONY: FORCE demo install test test-c pytest conformance fuzz clean
+.PHONY: FORCE demo install test test-c pytest conformance parity peers fuzz clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)

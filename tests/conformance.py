@@ -11,6 +11,8 @@ import json
 import re
 import statistics
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 
 import reference
+from conftest import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -367,3 +370,12 @@ def test_the_other_byte_order(data, vocabulary, run):
 def test_the_other_norm(v0, vocabulary, run_layernorm):
     run_layernorm(v0, *vocabulary).check_refused(1, v0, "make NORM=rmsnorm", "--swap-norm")
     assert run_layernorm(v0, *vocabulary, "--swap-norm").status == 0
+
+
+# ---------------------------------------------------------------------------- export.py
+
+def test_export(data, v0, run, tmp_path):
+    """llama2.c's checkpoint as a GGUF file, with the tokenizer that lies beside it: it tells its story."""
+    out, wanted = tmp_path / "out.gguf", data / "reference" / "stories260K_expected_greedy200.txt"
+    subprocess.run([sys.executable, ROOT / "export.py", v0, "-o", out], check=True)
+    assert run(out, "-t", 0, "-n", 200, "-q") == (0, wanted.read_bytes() + b"\n", "")

@@ -17,6 +17,7 @@ import pytest
 import make_models
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))                           # for convert/
 
 
 def pytest_addoption(parser):

@@ -18,7 +18,7 @@ from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normaliz
                         trainers)
 from transformers import PreTrainedTokenizerFast
 
-from patterns import PATTERNS
+from convert.patterns import PATTERNS
 
 ROOT = Path(__file__).resolve().parent.parent
 BAR, LOW = "\uff5c", "\u2581"                           # in DeepSeek's marks

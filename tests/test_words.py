@@ -12,7 +12,7 @@ import gguf
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from patterns import PATTERNS
+from convert.patterns import PATTERNS
 
 ROOT = Path(__file__).resolve().parent.parent
 IGNORE_MERGES = {"llama-bpe", "tekken"}

@@ -1,7 +1,7 @@
 """patterns.py - how model families cut a text into words before byte-level BPE, as they have published it.
 
 From the tokenizer.json of the models; `default` and `deepseek-llm` as llama.cpp has them. Expressions are
-applied one after the other.
+applied one after the other. The names are those of the key tokenizer.ggml.pre; words.c runs them.
 """
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
