@@ -33,7 +33,7 @@ static const char help[] =
     "  --template NAME     chat: whose marks stand around a turn (default: as the file says)\n"
     "  --on-full WHAT      chat: stop (default), or shift: forget the oldest turns\n"
     "  --kv f16|f32        type of the KV cache (f16)\n"
-    "  --kernels NAME      portable\n"
+    "  --kernels NAME      portable, avx2, avx512 (default: the fastest this CPU has)\n"
     "  --swap-norm         run a file that was trained with the other norm\n"
     "  --special           control tokens in the prompt are such, not letters\n"
     "  --logits FILE       write the logits of every position to a .npy file\n"
@@ -181,7 +181,7 @@ static Options parse(int argc, char **argv) {
         exit(DONE);
     }
     if (!choose_kernels(o.kernels))
-        fail(MISUSED, "--kernels %s: portable is what there is", o.kernels);
+        fail(MISUSED, "--kernels %s: this CPU runs %s", o.kernels, kernel_names());
     if (o.prompt && o.prompt_file) fail(MISUSED, "one prompt is wanted, not both -i and -f");
     static const char *const modes[] = { "generate", "chat", "perplexity", "tokenize", "info", NULL };
     o.mode = choice("-m", o.mode_name, modes);

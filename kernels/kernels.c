@@ -1,8 +1,9 @@
 // kernels.c - choose a set of kernels for this CPU.
 #include "kernels.h"
+#include <stdio.h>
 #include <string.h>
 
-static const Kernels *const sets[] = { &kernels_portable };     // slowest first
+static const Kernels *const sets[] = { &kernels_portable, &kernels_avx2, &kernels_avx512 };   // slowest first
 
 Kernels kernels;
 
@@ -15,6 +16,15 @@ static void override(Kernels *to, const Kernels *from) {
         if (from->decode[type]) to->decode[type] = from->decode[type];
         if (from->encode[type]) to->encode[type] = from->encode[type];
     }
+}
+
+const char *kernel_names(void) {
+    static char list[64];
+    list[0] = 0;
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        if (sets[i]->supported())
+            snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", sets[i]->name);
+    return list;
 }
 
 // Each set improves on the ones before it: take what it has, keep the rest.

@@ -59,8 +59,9 @@ typedef struct {
 size_t bytes_of(Type type, size_t n);                   // of n numbers, n a multiple of the block
 size_t matrix_bytes(const Matrix *w);
 
-// An input to a quantized matrix: x = scale * q, scale = largest / 127.
-typedef struct { float scale; int8_t q[BLOCK]; } BlockX8;
+// An input to a quantized matrix: x = scale * q, scale = largest / 127; and the sums of the two halves of q.
+typedef struct { float scale; int16_t sums[2]; int8_t q[BLOCK]; } BlockX8;
+_Static_assert(sizeof(BlockX8) == 40, "no padding");
 
 // ---------------------------------------------------------------------------- the table
 
@@ -72,7 +73,7 @@ typedef struct {
 
     // out[t * stride + r] = dot(row r of w, row t of x)    for 0 <= t < T and from <= r < to.
     // x: (T, cols) floats, or BlockX8 where formats[type].int8_input. One element of out is summed in one
-    // fixed order, whatever T, from and to are: however threads share the rows, not a bit changes.
+    // fixed order, whatever from and to are: however threads share the rows, not a bit changes.
     void (*matmul[N_TYPES])(float *out, int stride, const Matrix *w, const void *x, int T, int from, int to);
 
     // out[c] = sum over r < rows of scale[r] * w[r][c], the rows added in order. For the types of a KV cache.
@@ -85,9 +86,10 @@ typedef struct {
     void (*quantize)(BlockX8 *out, const float *in, size_t n);      // n a multiple of BLOCK
 } Kernels;
 
-extern const Kernels kernels_portable;
+extern const Kernels kernels_portable, kernels_avx2, kernels_avx512;
 
 extern Kernels kernels;                                 // the chosen set: what the chapters call, once chosen
 bool choose_kernels(const char *name);                  // NULL: the fastest; false: not on this CPU
+const char *kernel_names(void);                         // those that this CPU can run
 
 #endif

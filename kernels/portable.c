@@ -269,12 +269,9 @@ static void decode_blocks(float *out, const Matrix *w, int row) {
 static float dot_block(const Unpacked *u, const BlockX8 *x) {
     float sum = 0;
     for (int h = 0; h < 2; h++) {
-        int products = 0, inputs = 0;
-        for (int i = 16 * h; i < 16 * h + 16; i++) {
-            products += u->q[i] * x->q[i];
-            inputs += x->q[i];
-        }
-        sum += u->scale[h] * (float)products + u->offset[h] * (float)inputs;
+        int products = 0;
+        for (int i = 16 * h; i < 16 * h + 16; i++) products += u->q[i] * x->q[i];
+        sum += u->scale[h] * (float)products + u->offset[h] * (float)x->sums[h];
     }
     return sum * x->scale;
 }
@@ -304,7 +301,11 @@ static void quantize(BlockX8 *out, const float *in, size_t n) {
         bool usable = largest > 0x1p-100f && poison == 0;       // smaller ones have no inverse worth having
         float inverse = usable ? 127 / largest : 0;
         out->scale = usable ? largest / 127 : poison;
-        for (int i = 0; i < BLOCK; i++) out->q[i] = usable ? (int8_t)lrintf(in[i] * inverse) : 0;
+        out->sums[0] = out->sums[1] = 0;
+        for (int i = 0; i < BLOCK; i++) {
+            out->q[i] = usable ? (int8_t)lrintf(in[i] * inverse) : 0;
+            out->sums[i / 16] = (int16_t)(out->sums[i / 16] + out->q[i]);
+        }
     }
 }
 

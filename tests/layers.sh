@@ -12,7 +12,7 @@ matmul rmsnorm tokenizer
 words
 threads trace file kernels/kernels
 utf8 unicode
-kernels/portable
+kernels/portable kernels/avx2 kernels/avx512
 kernels/formats
 '
 objects=$(mktemp -d)
