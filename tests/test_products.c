@@ -1,5 +1,5 @@
 // test_products.c - products with matrices of every type, for every set of kernels this CPU can run: against
-// double, and the same bits however tokens and rows are shared out.
+// double, and the same bits however rows are shared out.
 #include "test.h"
 
 static const char *const sets[] = { "portable", "avx2", "avx512", "neon" };
@@ -107,25 +107,22 @@ static void check_product(const Case *c, const float *out, int T) {
         }
 }
 
-// One element is always the same sum, whichever rows and tokens are asked for beside it.
-static void check_shares(const Case *c, const float *whole) {
+// One element is always the same sum, whichever rows are asked for beside it. With other tokens beside it, it
+// may be another: what is best for one token is not what is best for many.
+static void check_shares(const Case *c, const float *whole, int T) {
     float part[MOST_T * STRIDE];
-    static const int lengths[] = { 1, 2, 3, 7 };
     for (int begin = 0; begin < c->w.rows; begin += 4)
-        for (int end = begin; end <= c->w.rows; end += 3)
-            for (int k = 0; k < 4; k++)
-                for (int first = 0; first + lengths[k] <= MOST_T; first += 5) {
-                    run_kernel(part, c, first, lengths[k], begin, end);
-                    for (int t = 0; t < lengths[k]; t++)
-                        for (int r = 0; r < STRIDE; r++) {
-                            float want = r >= begin && r < end ? whole[(first + t) * STRIDE + r] : 12345;
-                            CHECK(!memcmp(&part[t * STRIDE + r], &want, sizeof want),
-                                  "%s, %d columns: rows %d to %d of tokens %d to %d: row %d of %d is %.9g, "
-                                  "%.9g in the whole",
-                                  formats[c->w.type].name, c->w.cols, begin, end, first, first + lengths[k],
-                                  r, t, part[t * STRIDE + r], want);
-                        }
+        for (int end = begin; end <= c->w.rows; end += 3) {
+            run_kernel(part, c, 0, T, begin, end);
+            for (int t = 0; t < MOST_T; t++)
+                for (int r = 0; r < STRIDE; r++) {
+                    float want = t < T && r >= begin && r < end ? whole[t * STRIDE + r] : 12345;
+                    CHECK(!memcmp(&part[t * STRIDE + r], &want, sizeof want),
+                          "%s, %d columns, T %d, rows %d to %d: row %d of token %d: wanted %.9g, got %.9g",
+                          formats[c->w.type].name, c->w.cols, T, begin, end, r, t, want,
+                          part[t * STRIDE + r]);
                 }
+        }
 }
 
 static float any(int i) { (void)i; return random_float(); }
@@ -140,8 +137,8 @@ static void test_shape(Type type, int rows, int cols, int group, int shift) {
     for (int k = 0; k < 5; k++) {
         run_kernel(out, &c, 0, lengths[k], 0, rows);
         check_product(&c, out, lengths[k]);
+        check_shares(&c, out, lengths[k]);
     }
-    check_shares(&c, out);
     free_case(&c);
 }
 
