@@ -7,6 +7,7 @@
 // (grouped-query attention, Ainslie et al. 2023). Position enters by rotation (RoPE, Su et al. 2021).
 #include "model.h"
 #include <math.h>
+#include <string.h>
 
 // ---------------------------------------------------------------------------- RoPE
 
@@ -45,9 +46,10 @@ static void *cache_row(void *cache, const Config *c, const State *s, int layer, 
     return (char *)cache + bytes_of(s->kv_type, row * c->head_dim);
 }
 
-// The keys (or values) of one head are a matrix that grows by a row with every token.
-static Matrix cache_matrix(void *cache, const Config *c, const State *s, int layer, int kv_head, int rows) {
-    return (Matrix){ s->kv_type, rows, c->head_dim, cache_row(cache, c, s, layer, kv_head, 0), NULL, 0 };
+// The keys (or values) of one head are a matrix that grows by a row with every token: some rows of it.
+static Matrix cache_matrix(void *cache, const Config *c, const State *s, int layer, int kv_head,
+                           int pos, int rows) {
+    return (Matrix){ s->kv_type, rows, c->head_dim, cache_row(cache, c, s, layer, kv_head, pos), NULL, 0 };
 }
 
 static void remember(const Config *c, State *s, int layer) {
@@ -62,47 +64,109 @@ static void remember(const Config *c, State *s, int layer) {
 }
 
 // ---------------------------------------------------------------------------- looking back
+//
+// Query heads that share keys and values look at them together, and so do neighbouring tokens: every block of
+// the cache is read once for all of them. A block knows only its own scores, so the softmax runs along: where
+// a larger score appears, what was gathered before shrinks (Milakov & Gimelshein 2018, Dao et al. 2022).
 
-static void softmax(float *x, int n) {
-    float max = x[0], sum = 0;
-    for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
-    for (int i = 0; i < n; i++) sum += x[i] = expf(x[i] - max);
-    for (int i = 0; i < n; i++) x[i] /= sum;
+enum { TOGETHER = 16 };                                 // tokens
+
+typedef struct { const Config *c; State *s; int layer; } Job;
+
+typedef struct {            // some tokens through the heads that share one key/value head
+    const Config *c;
+    State *s;
+    int layer, kv_head, first, tokens, group;           // rows: tokens * group, the heads of a token together
+    float *asked;           // (rows, head_dim)  the queries
+    float *found;           // (rows, head_dim)  the values gathered so far
+    float *scores;          // (rows, SPAN)
+    float *largest, *sum;   // (rows)  of the scores so far, and of their exponentials
+} Look;
+
+static float *head_of(const Look *l, float *x, int row) {               // in (T, n_heads * head_dim)
+    int t = l->first + row / l->group, head = l->kv_head * l->group + row % l->group;
+    return x + ((size_t)t * l->c->n_heads + head) * l->c->head_dim;
 }
 
-typedef struct { const Config *c; State *s; int layer, t; } Job;
-
-// Token t through the eyes of heads begin .. end - 1. Scores are a product with the matrix of keys.
-static void attend(void *job, int begin, int end) {
-    const Job *j = job;
+static Look begin_look(const Job *j, int item) {
     const Config *c = j->c;
     State *s = j->s;
-    int seen = s->pos + j->t + 1;
+    Look l = { .c = c, .s = s, .layer = j->layer, .kv_head = item % c->n_kv_heads,
+               .first = item / c->n_kv_heads * TOGETHER, .group = c->n_heads / c->n_kv_heads };
+    l.tokens = s->T - l.first < TOGETHER ? s->T - l.first : TOGETHER;
+    size_t rows = (size_t)l.tokens * l.group, row = (size_t)l.first * c->n_heads + l.kv_head * rows;
+    l.asked = s->asked + row * c->head_dim;
+    l.found = s->found + row * c->head_dim;
+    l.scores = s->scores + row * SPAN;
+    l.largest = s->running + 2 * row, l.sum = l.largest + rows;
+    for (size_t r = 0; r < rows; r++) {
+        memcpy(l.asked + r * c->head_dim, head_of(&l, s->q, (int)r), c->head_dim * sizeof(float));
+        l.largest[r] = -INFINITY, l.sum[r] = 0;
+    }
+    memset(l.found, 0, rows * c->head_dim * sizeof(float));
+    return l;
+}
+
+// Positions p .. p + n - 1, as far as each token may see them.
+static void look_at(Look *l, int p, int n) {
+    const Config *c = l->c;
+    State *s = l->s;
+    Type type = s->kv_type;
     float scale = 1 / sqrtf((float)c->head_dim);
-    for (int h = begin; h < end; h++) {
-        size_t head = ((size_t)j->t * c->n_heads + h) * c->head_dim;
-        int kv_head = h / (c->n_heads / c->n_kv_heads);
-        float *score = s->scores + (size_t)h * s->context;
-        Matrix keys = cache_matrix(s->keys, c, s, j->layer, kv_head, seen);
-        Matrix values = cache_matrix(s->values, c, s, j->layer, kv_head, seen);
-        kernels.matmul[s->kv_type](score, seen, &keys, s->q + head, 1, 0, seen);
-        for (int p = 0; p < seen; p++) score[p] *= scale;
-        softmax(score, seen);
-        kernels.mix[s->kv_type](s->mix + head, score, &values, seen);
+    Matrix keys = cache_matrix(s->keys, c, s, l->layer, l->kv_head, p, n);
+    Matrix values = cache_matrix(s->values, c, s, l->layer, l->kv_head, p, n);
+    kernels.matmul[type](l->scores, SPAN, &keys, l->asked, l->tokens * l->group, 0, n);
+    for (int row = 0; row < l->tokens * l->group; row++) {
+        int visible = s->pos + l->first + row / l->group + 1 - p;
+        if (visible <= 0) continue;
+        if (visible > n) visible = n;
+        float *score = l->scores + (size_t)row * SPAN, *found = l->found + (size_t)row * c->head_dim;
+        float *mix = head_of(l, s->mix, row), before = l->largest[row];
+        float largest = scale * kernels.largest(score, visible);
+        if (!(largest > before)) largest = before;
+        float shrink = expf(before - largest);
+        l->sum[row] = l->sum[row] * shrink + kernels.exp(score, visible, scale, largest);
+        l->largest[row] = largest;
+        kernels.mix[type](mix, score, &values, visible);
+        for (int i = 0; i < c->head_dim; i++) found[i] = found[i] * shrink + mix[i];
     }
 }
 
-enum { CHUNK = 1 << 15 };                            // multiply-adds worth handing to another core
+static void attend(void *job, int begin, int end) {
+    const Job *j = job;
+    for (int item = begin; item < end; item++) {
+        Look l = begin_look(j, item);
+        int seen = j->s->pos + l.first + l.tokens;
+        for (int p = 0; p < seen; p += SPAN) look_at(&l, p, seen - p < SPAN ? seen - p : SPAN);
+        for (int row = 0; row < l.tokens * l.group; row++)
+            for (int i = 0; i < j->c->head_dim; i++)
+                head_of(&l, j->s->mix, row)[i] = l.found[(size_t)row * j->c->head_dim + i] / l.sum[row];
+    }
+}
+
+// Who looks at whom, all at once, for those who watch.
+static void show_weights(const Config *c, State *s, int layer, int t) {
+    int seen = s->pos + t + 1;
+    for (int h = 0; h < c->n_heads; h++) {
+        const float *q = s->q + ((size_t)t * c->n_heads + h) * c->head_dim;
+        float *weight = s->weights + (size_t)h * s->context, scale = 1 / sqrtf((float)c->head_dim);
+        Matrix keys = cache_matrix(s->keys, c, s, layer, h / (c->n_heads / c->n_kv_heads), 0, seen);
+        kernels.matmul[s->kv_type](weight, seen, &keys, q, 1, 0, seen);
+        float sum = kernels.exp(weight, seen, scale, scale * kernels.largest(weight, seen));
+        for (int p = 0; p < seen; p++) weight[p] /= sum;
+    }
+    s->observer(s->observer_context,
+                &(Event){ WEIGHTS, layer, s->pos + t, c->n_heads, seen, s->context, s->weights });
+}
+
+enum { CHUNK = 1 << 16 };                               // multiply-adds worth handing to another core
 
 static void look_back(const Config *c, State *s, int layer) {
-    for (int t = 0; t < s->T; t++) {
-        int seen = s->pos + t + 1;
-        parallel_for(c->n_heads, (int)(1 + CHUNK / ((size_t)seen * c->head_dim)), attend,
-                     &(Job){ c, s, layer, t });
-        if (s->observer)
-            s->observer(s->observer_context,
-                        &(Event){ WEIGHTS, layer, s->pos + t, c->n_heads, seen, s->context, s->scores });
-    }
+    int blocks = (s->T + TOGETHER - 1) / TOGETHER, tokens = s->T < TOGETHER ? s->T : TOGETHER;
+    size_t cost = (size_t)tokens * (c->n_heads / c->n_kv_heads) * (s->pos + s->T) * c->head_dim * 2;
+    parallel_for(blocks * c->n_kv_heads, (int)(1 + CHUNK / cost), attend, &(Job){ c, s, layer });
+    if (s->observer)
+        for (int t = 0; t < s->T; t++) show_weights(c, s, layer, t);
     report(s, MIX, layer, s->mix, s->T, c->n_heads * c->head_dim);
 }
 

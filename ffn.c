@@ -2,16 +2,12 @@
 //
 //   y = W_down * (silu(W_gate * x) * (W_up * x)),    silu(z) = z / (1 + e^-z)            Shazeer 2020
 #include "model.h"
-#include <math.h>
 
 typedef struct { float *gate; const float *up; } Job;      // of one token
 
 static void swiglu(void *job, int begin, int end) {
     const Job *j = job;
-    for (int i = begin; i < end; i++) {
-        float z = j->gate[i];
-        j->gate[i] = z / (1 + expf(-z)) * j->up[i];
-    }
+    kernels.swiglu(j->gate + begin, j->up + begin, end - begin);
 }
 
 void ffn(const Model *m, State *s, int layer) {

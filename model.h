@@ -97,6 +97,8 @@ typedef struct {            // what an operation has just computed
 } Event;
 typedef void Observer(void *context, const Event *event);
 
+enum { SPAN = 128 };                                    // positions that attention looks at together
+
 typedef struct {            // the activations of one pass
     int T, pos;             // the rows under way: T tokens, the first at position pos
     int max_tokens;         // the most tokens a pass can take
@@ -106,7 +108,10 @@ typedef struct {            // the activations of one pass
     float *xb;              // (T, dim)  inside a branch, on its way back to x
     float *q;               // (T, n_heads * head_dim)
     float *k, *v;           // (T, n_kv_heads * head_dim)
-    float *scores;          // (n_heads, context)  of one token
+    float *asked, *found;   // (T, n_heads * head_dim)  queries and values, as attention sorts them
+    float *scores;          // (T, n_heads, SPAN)  of as many positions
+    float *running;         // (T, n_heads, 2)  the softmax so far
+    float *weights;         // (n_heads, context)  of one token, for an observer
     float *mix;             // (T, n_heads * head_dim)  what attention gathered
     float *gate, *up;       // (T, hidden_dim)
     float *rope;            // (T, rope_dim)  cos, sin of every pair's angle

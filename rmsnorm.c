@@ -12,39 +12,15 @@
 
 // Sums are double: the mean of equal numbers is that number, no float overflows, and a mean far from zero
 // does no harm.
-static double sum(const float *x, int n) {
-    double lane[4] = { 0 };
-    int i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (int j = 0; j < 4; j++) lane[j] += x[i + j];
-    for (; i < n; i++) lane[0] += x[i];
-    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
-}
-
-static double sum_squares(const float *x, double center, int n) {
-    double lane[4] = { 0 };
-    int i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (int j = 0; j < 4; j++) lane[j] += (x[i + j] - center) * (x[i + j] - center);
-    for (; i < n; i++) lane[0] += (x[i] - center) * (x[i] - center);
-    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
-}
-
-static void scale_and_shift(float *out, const float *x, double center, double scale, const Norm *w) {
-    for (int i = 0; i < w->dim; i++) out[i] = (float)((x[i] - center) * scale) * w->weight[i];
-    if (w->bias)
-        for (int i = 0; i < w->dim; i++) out[i] += w->bias[i];
-}
-
 void rmsnorm(float *out, const float *x, const Norm *w) {
-    double mean_square = sum_squares(x, 0, w->dim) / w->dim;
-    scale_and_shift(out, x, 0, 1 / sqrt(mean_square + w->eps), w);
+    double mean_square = kernels.sum_squares(x, 0, w->dim) / w->dim;
+    kernels.normalize(out, x, 0, 1 / sqrt(mean_square + w->eps), w->weight, w->bias, w->dim);
 }
 
 void layernorm(float *out, const float *x, const Norm *w) {
-    double mean = sum(x, w->dim) / w->dim;
-    double variance = sum_squares(x, mean, w->dim) / w->dim;
-    scale_and_shift(out, x, mean, 1 / sqrt(variance + w->eps), w);
+    double mean = kernels.sum(x, w->dim) / w->dim;
+    double variance = kernels.sum_squares(x, mean, w->dim) / w->dim;
+    kernels.normalize(out, x, mean, 1 / sqrt(variance + w->eps), w->weight, w->bias, w->dim);
 }
 
 typedef struct { float *out; const float *x; const Norm *w; } Job;

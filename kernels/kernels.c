@@ -9,7 +9,13 @@ Kernels kernels;
 
 static void override(Kernels *to, const Kernels *from) {
     to->name = from->name;
-    if (from->quantize) to->quantize = from->quantize;
+    if (from->quantize)    to->quantize    = from->quantize;
+    if (from->largest)     to->largest     = from->largest;
+    if (from->exp)         to->exp         = from->exp;
+    if (from->swiglu)      to->swiglu      = from->swiglu;
+    if (from->sum)         to->sum         = from->sum;
+    if (from->sum_squares) to->sum_squares = from->sum_squares;
+    if (from->normalize)   to->normalize   = from->normalize;
     for (int type = 0; type < N_TYPES; type++) {
         if (from->matmul[type]) to->matmul[type] = from->matmul[type];
         if (from->mix[type])    to->mix[type]    = from->mix[type];

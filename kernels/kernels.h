@@ -83,6 +83,16 @@ typedef struct {
     void (*decode[N_TYPES])(float *out, const Matrix *w, int row);
     void (*encode[N_TYPES])(void *out, const float *in, int n);
 
+    // Over plain floats (loops.h). exp: x = e^(scale * x - shift), and their sum. swiglu: gate = silu(gate) * up.
+    // sum_squares: of x - center. normalize: out = (x - center) * scale * weight + bias, bias may be NULL.
+    float (*largest)(const float *x, int n);
+    float (*exp)(float *x, int n, float scale, float shift);
+    void (*swiglu)(float *gate, const float *up, int n);
+    double (*sum)(const float *x, int n);
+    double (*sum_squares)(const float *x, double center, int n);
+    void (*normalize)(float *out, const float *x, double center, double scale, const float *weight,
+                      const float *bias, int n);
+
     void (*quantize)(BlockX8 *out, const float *in, size_t n);      // n a multiple of BLOCK
 } Kernels;
 

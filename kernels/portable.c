@@ -1,12 +1,9 @@
 // portable.c - the reference kernels: plain C, the definition the others are tested against.
-#include "kernels.h"
+#include "loops.h"
 #include <math.h>
 #include <string.h>
 
 static bool always(void) { return true; }
-
-static float float_of(uint32_t bits) { float f; memcpy(&f, &bits, sizeof f); return f; }
-static uint32_t bits_of(float f) { uint32_t bits; memcpy(&bits, &f, sizeof bits); return bits; }
 
 // ---------------------------------------------------------------------------- floats
 //
@@ -344,7 +341,7 @@ static void matmul_plane(float *out, int stride, const Matrix *w, const void *in
 #define DECODE(type) [type] = decode_blocks
 
 const Kernels kernels_portable = {
-    .name = "portable", .supported = always, .quantize = quantize,
+    .name = "portable", .supported = always, .quantize = quantize, LOOPS,
     .matmul = { [F32] = matmul_f32, [F16] = matmul_f16, [BF16] = matmul_bf16, [Q8_PLANE] = matmul_plane,
                 BLOCKS(Q8_0), BLOCKS(Q4_0), BLOCKS(Q4_1), BLOCKS(Q5_0), BLOCKS(Q5_1), BLOCKS(IQ4_NL),
                 BLOCKS(Q2_K), BLOCKS(Q3_K), BLOCKS(Q4_K), BLOCKS(Q5_K), BLOCKS(Q6_K) },

@@ -134,6 +134,10 @@ static void test_single_position(void) {
     }
 }
 
+static void keep_weights(void *context, const Event *e) {       // those of one head, of the last token
+    if (e->op == WEIGHTS) memcpy(context, e->data, (size_t)e->cols * sizeof(float));
+}
+
 // Two tokens, x0 = [1 0] and x1 = [1 1]:
 //   keys [0 0], [1 0];  values [4 0], [4 8];  both queries [sqrt(2) ln 3, 0]
 // The second token scores 0 and sqrt(2) ln 3 / sqrt(2) = ln 3, whose softmax is 1/4 and 3/4:
@@ -147,7 +151,8 @@ static void test_two_positions(void) {
                         (const float[]){ 1, 1, 0, 1 });
     for (int together = 0; together < 2; together++) {
         State s = state_for(&m, F32);
-        float got[4];
+        float got[4], weights[2];
+        s.observer = keep_weights, s.observer_context = weights;
         attend_to(&m, &s, x, 1 + together, 0);
         memcpy(got, s.xb, sizeof got);
         if (!together) {
@@ -157,8 +162,8 @@ static void test_two_positions(void) {
         for (int i = 0; i < 4; i++)
             CHECK(near(got[i], want[i], 2e-6), "%s [%d]: wanted %g, got %.9g",
                   together ? "together" : "one by one", i, want[i], got[i]);
-        CHECK(near(s.scores[0], 0.25, 1e-7) && near(s.scores[1], 0.75, 1e-7),
-              "weights: wanted 0.25 0.75, got %.9g %.9g", s.scores[0], s.scores[1]);
+        CHECK(near(weights[0], 0.25, 1e-7) && near(weights[1], 0.75, 1e-7),
+              "weights: wanted 0.25 0.75, got %.9g %.9g", weights[0], weights[1]);
         state_free(&s);
     }
 }

@@ -204,6 +204,7 @@ static void test_norm(void) {
 }
 
 int main(void) {
+    choose_kernels(NULL);
     for (int i = 0; i < MOST; i++) ones[i] = 1, weight[i] = 2 * random_float(), bias[i] = random_float();
     test_by_hand();
     test_against_formula();

@@ -1,0 +1,105 @@
+// loops.h - the loops over plain floats. Every set compiles them anew, for the registers that it has.
+//
+// Sums run in LANES lanes that are added at the end, in an order that is fixed here and not by the compiler:
+// wide registers hold a part of them, or all.
+#ifndef LOOPS_H
+#define LOOPS_H
+
+#include "kernels.h"
+#include <math.h>
+#include <string.h>
+
+enum { LANES = 16 };
+
+static inline float add_lanes(const float *s) {
+    float four[4];
+    for (int j = 0; j < 4; j++) four[j] = (s[j] + s[j + 4]) + (s[j + 8] + s[j + 12]);
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+static inline double add_double_lanes(const double *s) {
+    double four[4];
+    for (int j = 0; j < 4; j++) four[j] = (s[j] + s[j + 4]) + (s[j + 8] + s[j + 12]);
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+static inline uint32_t bits_of(float f) { uint32_t bits; memcpy(&bits, &f, sizeof bits); return bits; }
+static inline float float_of(uint32_t bits) { float f; memcpy(&f, &bits, sizeof f); return f; }
+
+// a where the condition holds, otherwise b, without a branch: a loop with branches finds no wide registers.
+static inline float choose(bool condition, float a, float b) {
+    uint32_t mask = -(uint32_t)condition;
+    return float_of((bits_of(a) & mask) | (bits_of(b) & ~mask));
+}
+
+// e^x = 2^n * e^r, n whole and |r| <= ln(2) / 2. e^r is 1 + r + r^2 q(r), q fitted so that the largest relative
+// error is least: 3e-9, to which rounding adds 1e-7. Below -87, where floats end, it is 0, above 88 infinity.
+// NaN stays NaN.
+static inline float exp_of(float x) {
+    const float whole = 12582912;                       // 1.5 * 2^23: a float of this size has no fraction
+    float shifted = x * 1.44269504f + whole, n = shifted - whole;
+    float r = x - n * 0.693145752f - n * 1.42860677e-6f;            // ln 2 in two parts: the first has few bits
+    float q = 0.00138145975f;
+    q = q * r + 0.008368717f;
+    q = q * r + 0.0416683881f;
+    q = q * r + 0.166665206f;
+    q = q * r + 0.499999934f;
+    float power = float_of((bits_of(shifted) << 23) + 0x3f800000);  // 2^n: the shift drops what `whole` added
+    float y = (r * r * q + r + 1) * power;
+    return choose(x < -87, 0, choose(x > 88, INFINITY, y));
+}
+
+static float largest_loop(const float *x, int n) {
+    float lane[LANES], most = x[0];
+    for (int j = 0; j < LANES; j++) lane[j] = most;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+    for (; i < n; i++) most = x[i] > most ? x[i] : most;
+    for (int j = 0; j < LANES; j++) most = lane[j] > most ? lane[j] : most;
+    return most;
+}
+
+static float exp_loop(float *x, int n, float scale, float shift) {
+    float lane[LANES] = { 0 }, tail = 0;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; j++) x[i + j] = exp_of(x[i + j] * scale - shift);
+        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
+    }
+    for (; i < n; i++) tail += x[i] = exp_of(x[i] * scale - shift);
+    return add_lanes(lane) + tail;
+}
+
+static void swiglu_loop(float *gate, const float *up, int n) {
+    for (int i = 0; i < n; i++) gate[i] = gate[i] / (1 + exp_of(-gate[i])) * up[i];
+}
+
+static double sum_loop(const float *x, int n) {
+    double lane[LANES] = { 0 };
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
+    for (; i < n; i++) lane[i % LANES] += x[i];
+    return add_double_lanes(lane);
+}
+
+static double sum_squares_loop(const float *x, double center, int n) {
+    double lane[LANES] = { 0 };
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += (x[i + j] - center) * (x[i + j] - center);
+    for (; i < n; i++) lane[i % LANES] += (x[i] - center) * (x[i] - center);
+    return add_double_lanes(lane);
+}
+
+static void normalize_loop(float *out, const float *x, double center, double scale, const float *weight,
+                           const float *bias, int n) {
+    for (int i = 0; i < n; i++) out[i] = (float)((x[i] - center) * scale) * weight[i];
+    for (int i = 0; bias && i < n; i++) out[i] += bias[i];
+}
+
+#define LOOPS .largest = largest_loop, .exp = exp_loop, .swiglu = swiglu_loop, .sum = sum_loop, \
+              .sum_squares = sum_squares_loop, .normalize = normalize_loop
+
+#endif
