@@ -41,6 +41,8 @@ void rotate(float *x, const float *rope, int T, int heads, int head_dim, int rop
 
 // ---------------------------------------------------------------------------- the KV cache
 
+typedef struct { const Config *c; State *s; int layer; } Job;
+
 static void *cache_row(void *cache, const Config *c, const State *s, int layer, int kv_head, int pos) {
     size_t row = ((size_t)layer * c->n_kv_heads + kv_head) * s->context + pos;
     return (char *)cache + bytes_of(s->kv_type, row * c->head_dim);
@@ -52,12 +54,20 @@ static Matrix cache_matrix(void *cache, const Config *c, const State *s, int lay
     return (Matrix){ s->kv_type, rows, c->head_dim, cache_row(cache, c, s, layer, kv_head, pos), NULL, 0 };
 }
 
-static void remember(const Config *c, State *s, int layer) {
-    for (int t = 0; t < s->T; t++)
+// Turn the queries and keys of tokens begin .. end - 1, and keep keys and values.
+static void remember(void *job, int begin, int end) {
+    const Job *j = job;
+    const Config *c = j->c;
+    State *s = j->s;
+    int q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim, n = end - begin;
+    const float *rope = s->rope + (size_t)begin * c->rope_dim;
+    rotate(s->q + (size_t)begin * q_dim, rope, n, c->n_heads, c->head_dim, c->rope_dim, c->rotation);
+    rotate(s->k + (size_t)begin * kv_dim, rope, n, c->n_kv_heads, c->head_dim, c->rope_dim, c->rotation);
+    for (int t = begin; t < end; t++)
         for (int h = 0; h < c->n_kv_heads; h++) {
             size_t from = ((size_t)t * c->n_kv_heads + h) * c->head_dim;
-            void *key = cache_row(s->keys, c, s, layer, h, s->pos + t);
-            void *value = cache_row(s->values, c, s, layer, h, s->pos + t);
+            void *key = cache_row(s->keys, c, s, j->layer, h, s->pos + t);
+            void *value = cache_row(s->values, c, s, j->layer, h, s->pos + t);
             kernels.encode[s->kv_type](key, s->k + from, c->head_dim);
             kernels.encode[s->kv_type](value, s->v + from, c->head_dim);
         }
@@ -70,8 +80,6 @@ static void remember(const Config *c, State *s, int layer) {
 // a larger score appears, what was gathered before shrinks (Milakov & Gimelshein 2018, Dao et al. 2022).
 
 enum { TOGETHER = 16 };                                 // tokens
-
-typedef struct { const Config *c; State *s; int layer; } Job;
 
 typedef struct {            // some tokens through the heads that share one key/value head
     const Config *c;
@@ -165,7 +173,7 @@ static void look_back(const Config *c, State *s, int layer) {
     int blocks = (s->T + TOGETHER - 1) / TOGETHER, tokens = s->T < TOGETHER ? s->T : TOGETHER;
     size_t cost = (size_t)tokens * (c->n_heads / c->n_kv_heads) * (s->pos + s->T) * c->head_dim * 2;
     parallel_for(blocks * c->n_kv_heads, (int)(1 + CHUNK / cost), attend, &(Job){ c, s, layer });
-    if (s->observer)
+    if (s->observer && s->hears_weights)
         for (int t = 0; t < s->T; t++) show_weights(c, s, layer, t);
     report(s, MIX, layer, s->mix, s->T, c->n_heads * c->head_dim);
 }
@@ -175,11 +183,9 @@ void attention(const Model *m, State *s, int layer) {
     const Layer *w = &m->weights.layers[layer];
 
     matmul(s, (Product[]){ { s->q, &w->wq }, { s->k, &w->wk }, { s->v, &w->wv } }, 3, s->xb);
-    rotate(s->q, s->rope, s->T, c->n_heads, c->head_dim, c->rope_dim, c->rotation);
-    rotate(s->k, s->rope, s->T, c->n_kv_heads, c->head_dim, c->rope_dim, c->rotation);
+    parallel_for(s->T, 8, remember, &(Job){ c, s, layer });
     report(s, Q_ROPE, layer, s->q, s->T, c->n_heads * c->head_dim);
     report(s, K_ROPE, layer, s->k, s->T, c->n_kv_heads * c->head_dim);
-    remember(c, s, layer);
     look_back(c, s, layer);
     matmul(s, &(Product){ s->xb, &w->wo }, 1, s->mix);
 }

@@ -3,7 +3,7 @@
 //   y = W_down * (silu(W_gate * x) * (W_up * x)),    silu(z) = z / (1 + e^-z)            Shazeer 2020
 #include "model.h"
 
-typedef struct { float *gate; const float *up; } Job;      // of one token
+typedef struct { float *gate; const float *up; } Job;
 
 static void swiglu(void *job, int begin, int end) {
     const Job *j = job;
@@ -12,11 +12,10 @@ static void swiglu(void *job, int begin, int end) {
 
 void ffn(const Model *m, State *s, int layer) {
     const Layer *w = &m->weights.layers[layer];
-    int hidden_dim = m->config.hidden_dim;
+    int n = s->T * m->config.hidden_dim;
 
     matmul(s, (Product[]){ { s->gate, &w->w_gate }, { s->up, &w->w_up } }, 2, s->xb);
-    for (size_t t = 0, n = hidden_dim; t < (size_t)s->T; t++)
-        parallel_for(hidden_dim, 4096, swiglu, &(Job){ s->gate + t * n, s->up + t * n });
-    report(s, HIDDEN, layer, s->gate, s->T, hidden_dim);
+    parallel_for(n, 4096, swiglu, &(Job){ s->gate, s->up });
+    report(s, HIDDEN, layer, s->gate, s->T, m->config.hidden_dim);
     matmul(s, &(Product){ s->xb, &w->w_down }, 1, s->gate);
 }

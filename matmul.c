@@ -3,7 +3,7 @@
 // Against weights in blocks the input is quantized too, to 8 bits in blocks of 32: integers meet integers.
 #include "model.h"
 
-typedef struct { const Product *products; int n, T; const float *x; const BlockX8 *x8; } Job;
+typedef struct { const Product *products; int n, T; const float *x; BlockX8 *x8; } Job;
 
 static void product(const Product *p, const Job *j, int begin, int end) {
     const Matrix *w = &p->w->w;
@@ -27,19 +27,34 @@ static void rows(void *job, int begin, int end) {
     }
 }
 
-// Enough multiply-adds that handing out a chunk costs little beside them.
-enum { CHUNK = 1 << 16 };
+static void quantize(void *job, int begin, int end) {       // blocks of the input
+    const Job *j = job;
+    kernels.quantize(j->x8 + begin, j->x + (size_t)begin * BLOCK,
+                     (size_t)(end - begin) * BLOCK);
+}
+
+// Rows to claim at once. Writing, a claim begins new streams from memory: it should be worth it, and there
+// should be enough of them for all. Reading a prompt, rows come in panels.
+static int chunk(size_t bytes, int height, int T) {
+    if (T >= 8) return 64;
+    size_t share = bytes / 16, least = 1 << 15, most = 3 << 16;
+    share = share < least ? least : share > most ? most : share;
+    return ((int)(share / (bytes / height + 1)) + 4) / 4 * 4;
+}
 
 void matmul(State *s, const Product *products, int n, const float *x) {
     int height = 0, cols = products->w->w.cols;
+    size_t bytes = 0;
     bool blocks = false;
     for (int i = 0; i < n; i++) {
-        height += products[i].w->w.rows;
-        blocks |= formats[products[i].w->w.type].int8_input;
+        const Matrix *w = &products[i].w->w;
+        height += w->rows;
+        bytes += matrix_bytes(w);
+        blocks |= formats[w->type].int8_input;
     }
-    if (blocks) kernels.quantize(s->x8, x, (size_t)s->T * cols);        // once for all that share it
-    parallel_for(height, (int)(1 + CHUNK / ((size_t)cols * s->T)), rows,
-                 &(Job){ products, n, s->T, x, s->x8 });
+    Job job = { products, n, s->T, x, s->x8 };
+    if (blocks) parallel_for(s->T * (cols / BLOCK), 1024, quantize, &job);      // once for all that share it
+    parallel_for(height, chunk(bytes, height, s->T), rows, &job);
     for (int i = 0; i < n; i++) {
         const Tensor *w = products[i].w;
         report(s, w->op, w->layer, products[i].out, s->T, w->w.rows);

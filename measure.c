@@ -1,6 +1,7 @@
-// measure.c - numbers about a run: time, bytes, a hash of the logits, and the logits themselves.
+// measure.c - numbers about a run: time, bytes, the logits and a hash of them, perplexity, bench.
 #include "model.h"
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
@@ -106,4 +107,118 @@ const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary
     bool spread = p->tokens > 1 && variance > 0;
     p->standard_error = spread ? sqrt(variance / (double)(p->tokens - 1)) * p->perplexity : 0;
     return NULL;
+}
+
+// ---------------------------------------------------------------------------- bench
+//
+// A prompt is read, and text written after it; again and again. Where the time goes is told by the events, in
+// a run of its own. The limit of writing is how fast the weights can be read at all: through the same
+// mapping, by the same threads, in the same run.
+
+double mean_of(const double *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i];
+    return sum / n;
+}
+
+double deviation_of(const double *x, int n) {
+    double mean = mean_of(x, n), sum = 0;
+    for (int i = 0; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
+    return n > 1 ? sqrt(sum / (n - 1)) : 0;
+}
+
+typedef struct { const uint8_t *data; atomic_ullong sum; } Reading;
+
+// Lines of 64 bytes, in four streams a quarter of the chunk apart; those to come are asked for early.
+static void read_lines(void *job, int begin, int end) {
+    Reading *r = job;
+    size_t quarter = (size_t)(end - begin) / 4;
+    uint64_t sum[8] = { 0 };
+    for (size_t i = 0; i < quarter; i++)
+        for (size_t stream = 0; stream < 4; stream++) {
+            const uint8_t *line = r->data + 64 * ((size_t)begin + stream * quarter + i);
+            uint64_t words[8];
+            __builtin_prefetch(line + 2048);
+            memcpy(words, line, sizeof words);
+            for (int j = 0; j < 8; j++) sum[j] += words[j];
+        }
+    for (int j = 1; j < 8; j++) sum[0] += sum[j];
+    atomic_fetch_add(&r->sum, sum[0]);                  // or the compiler would see that nobody wants it
+}
+
+static double read_weights(const Matrix *w) {
+    Reading r = { .data = w->data };
+    size_t lines = matrix_bytes(w) / 64;
+    if (lines > INT32_MAX) lines = INT32_MAX;
+    parallel_for((int)lines, 4096, read_lines, &r);
+    return 64.0 * (double)lines;
+}
+
+// The best of some passes over all matrices.
+static double read_limit(const Model *m) {
+    double best = 0;
+    for (int pass = 0; pass < 5; pass++) {
+        double bytes = 0, started = seconds();
+        for (const Layer *l = m->weights.layers; l < m->weights.layers + m->config.n_layers; l++) {
+            const Tensor *tensors[] = { &l->wq, &l->wk, &l->wv, &l->wo, &l->w_gate, &l->w_up, &l->w_down };
+            for (int i = 0; i < 7; i++) bytes += read_weights(&tensors[i]->w);
+        }
+        bytes += read_weights(&m->weights.classifier.w);
+        double rate = bytes / (seconds() - started);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+typedef struct { double last, spent[5]; long norms; } Profile;
+
+// What was computed since the last event took the time since then.
+static void take_time(void *context, const Event *e) {
+    static const int kinds[N_OPS] = {
+        [EMBED] = 4, [ATTN_NORM] = 0, [Q] = 3, [K] = 3, [V] = 3, [Q_ROPE] = 1, [K_ROPE] = 1, [WEIGHTS] = 1,
+        [MIX] = 1, [ATTN_OUT] = 3, [RESID_MID] = 4, [FFN_NORM] = 0, [GATE] = 3, [UP] = 3, [HIDDEN] = 2,
+        [FFN_OUT] = 3, [RESID] = 4, [FINAL_NORM] = 0, [LOGITS] = 3,
+    };
+    Profile *p = context;
+    double now = seconds();
+    p->spent[kinds[e->op]] += now - p->last;
+    p->norms += kinds[e->op] == 0;
+    p->last = now;
+}
+
+// Any ids will do: every token costs the same.
+static double write_tokens(const Model *m, State *s, int from, int n) {
+    double started = seconds();
+    for (int i = 0; i < n; i++) forward(m, s, &(int){ i * 7 % m->config.vocab_size }, 1, from + i, 1);
+    return seconds() - started;
+}
+
+const char *bench(Bench *b, const Model *m, Type kv, int context, bool progress,
+                  const volatile sig_atomic_t *stop) {
+    enum { RUNS = 5, PROMPT = PROMPT_CHUNK, WRITTEN = 128 };
+    State s;
+    int ids[PROMPT], most = context < PROMPT + WRITTEN ? context : PROMPT + WRITTEN;
+    if (most < 2) return "a context of 1 is too short to measure anything";
+    *b = (Bench){ .written = most < 2 * WRITTEN ? most / 2 : WRITTEN };
+    b->prompt = most - b->written;
+    for (int i = 0; i < PROMPT; i++) ids[i] = i * 11 % m->config.vocab_size;
+    const char *error = state_create(&s, &m->config, most, b->prompt, 1, kv);
+    if (error) return error;
+    for (int run = -1; run < RUNS && !*stop; run++) {   // the first one warms up
+        if (progress) fprintf(stderr, "\rrun %d of %d ", run + 1, RUNS);
+        double started = seconds();
+        forward(m, &s, ids, b->prompt, 0, 1);
+        double read = seconds() - started, wrote = write_tokens(m, &s, b->prompt, b->written);
+        if (run < 0) continue;
+        b->prefill[run] = b->prompt / read, b->decode[run] = b->written / wrote, b->runs = run + 1;
+    }
+    if (progress) fputc('\n', stderr);
+    Profile p = { .last = seconds() };
+    s.observer = take_time, s.observer_context = &p;
+    double total = write_tokens(m, &s, b->prompt, b->written);
+    for (int i = 0; i < 5; i++) b->share[i] = p.spent[i] / total;
+    b->norm_ns = 1e9 * p.spent[0] / (double)p.norms;
+    b->read_limit = read_limit(m);
+    state_free(&s);
+    return b->runs ? NULL : "stopped before the first run was over";
 }

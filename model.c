@@ -12,10 +12,14 @@ static void embed(const Model *m, State *s, const int *tokens) {
     report(s, EMBED, -1, s->x, s->T, w->cols);
 }
 
+static void add_branch(void *state, int begin, int end) {
+    const State *s = state;
+    for (int i = begin; i < end; i++) s->x[i] += s->xb[i];
+}
+
 // What the branch found joins the residual stream.
 static void add(State *s, Op op, int layer, int dim) {
-    size_t n = (size_t)s->T * dim;
-    for (size_t i = 0; i < n; i++) s->x[i] += s->xb[i];
+    parallel_for(s->T * dim, 1 << 14, add_branch, s);
     report(s, op, layer, s->x, s->T, dim);
 }
 

@@ -121,6 +121,7 @@ typedef struct {            // the activations of one pass
     void *memory;           // all of the above is one allocation
     size_t memory_size;
     Observer *observer;     // when set, hears of every operation; the results stay the same
+    bool hears_weights;     // WEIGHTS too, which are made for it alone
     void *observer_context;
 } State;
 
@@ -377,6 +378,18 @@ bool npy_close(FILE *f, int rows, int cols);            // false, and errno, if 
 typedef struct { double perplexity, standard_error; long tokens; int windows; } Perplexity;
 const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary *v, int *ids, int n,
                        bool progress, const volatile sig_atomic_t *stop);      // stop: when this is not 0
+
+typedef struct {
+    double prefill[16], decode[16];     // tokens/s of each run
+    int runs, prompt, written;          // tokens of a prompt, and after it
+    double read_limit;                  // bytes/s that all threads read of the weights and do nothing else
+    double share[5], norm_ns;           // of a written token's time: norm, attention, ffn, matmul, other
+} Bench;
+const char *bench(Bench *b, const Model *m, Type kv, int context, bool progress,
+                  const volatile sig_atomic_t *stop);
+double mean_of(const double *x, int n);
+double deviation_of(const double *x, int n);            // over n - 1
+
 const char *why_not_finite(const State *s);             // what may have happened to the logits
 
 // ---------------------------------------------------------------------------- what the program does

@@ -12,13 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 static const char help[] =
     "usage: run [CHECKPOINT] [options]     a .gguf, or a .bin of llama2.c (default: the one it comes with)\n"
-    "  -m MODE             generate (default), chat, perplexity, tokenize, info\n"
+    "  -m MODE             generate (default), chat, perplexity, bench, tokenize, info\n"
     "  -i TEXT             prompt                     -f FILE  prompt from a file, - is standard input\n"
     "  -n N                tokens to write after the prompt (256; chat: -1, until the context is full)\n"
     "  -t T                temperature (1.0; 0: always the likeliest token)\n"
@@ -37,7 +38,7 @@ static const char help[] =
     "  --swap-norm         run a file that was trained with the other norm\n"
     "  --special           control tokens in the prompt are such, not letters\n"
     "  --logits FILE       write the logits of every position to a .npy file\n"
-    "  --json              the report of perplexity, tokenize and info, for programs\n"
+    "  --json              the report of perplexity, bench, tokenize and info, for programs\n"
     "  --trace             print what every operation computed\n"
     "  -q                  no statistics              -h, --help   --version\n";
 
@@ -70,7 +71,7 @@ typedef struct {
         *system, *template_name, *on_full;
     const ChatTemplate *template;
     int n, context, threads;
-    enum { GENERATE, CHAT, PERPLEXITY, TOKENIZE, INFO } mode;
+    enum { GENERATE, CHAT, PERPLEXITY, BENCH, TOKENIZE, INFO } mode;
     Type kv_type;
     bool shift, swap_norm, special, trace, json, quiet, help, version;
     Sampler sampler;
@@ -183,12 +184,14 @@ static Options parse(int argc, char **argv) {
     if (!choose_kernels(o.kernels))
         fail(MISUSED, "--kernels %s: this CPU runs %s", o.kernels, kernel_names());
     if (o.prompt && o.prompt_file) fail(MISUSED, "one prompt is wanted, not both -i and -f");
-    static const char *const modes[] = { "generate", "chat", "perplexity", "tokenize", "info", NULL };
+    static const char *const modes[] = {
+        "generate", "chat", "perplexity", "bench", "tokenize", "info", NULL
+    };
     o.mode = choice("-m", o.mode_name, modes);
     bool writes = o.mode == GENERATE || o.mode == CHAT;
     if ((o.trace || o.logits) && !writes)
         fail(MISUSED, "%s is for -m generate and chat", o.trace ? "--trace" : "--logits");
-    if (o.json && writes) fail(MISUSED, "--json is for reports: -m perplexity, tokenize, info");
+    if (o.json && writes) fail(MISUSED, "--json is for reports: -m perplexity, bench, tokenize, info");
     if ((o.system || o.template_name || o.on_full) && o.mode != CHAT)
         fail(MISUSED, "%s is for -m chat", o.system ? "-y" : o.template_name ? "--template" : "--on-full");
     if (o.template_name && !(o.template = find_template(o.template_name)))
@@ -345,6 +348,48 @@ static void print_perplexity(const Options *o, const Model *m, const Vocabulary 
     free(ids);
 }
 
+static void print_runs(const char *name, int tokens, const double *runs, int n, bool json) {
+    double mean = mean_of(runs, n), sd = deviation_of(runs, n);
+    if (!json) {
+        printf("%-8s %9.1f +/- %.1f tokens/s, %d tokens, %d runs\n", name, mean, sd, tokens, n);
+        return;
+    }
+    printf("\"%s\": {\"tokens\": %d, \"runs\": [", name, tokens);
+    for (int i = 0; i < n; i++) printf("%s%.17g", i ? ", " : "", runs[i]);
+    printf("], \"mean\": %.17g, \"sd\": %.17g", mean, sd);
+}
+
+static void print_bench(const Options *o, const Model *m, double load, int threads) {
+    static const char *const parts[] = { "norm", "attention", "ffn", "matmul", "other" };
+    Bench b;
+    struct rusage usage;
+    int context = o->context ? o->context : default_context(&m->config);
+    const char *error = bench(&b, m, o->kv_type, context, isatty(2) && !o->quiet, &interrupted);
+    if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
+    getrusage(RUSAGE_SELF, &usage);
+    double rate = mean_of(b.decode, b.runs) * (double)bytes_per_token(m), limit = b.read_limit;
+    printf("%s", o->json ? "{" : "");
+    print_runs("prefill", b.prompt, b.prefill, b.runs, o->json);
+    printf("%s", o->json ? "}, " : "");
+    print_runs("decode", b.written, b.decode, b.runs, o->json);
+    if (o->json) {
+        printf(", \"gb_per_s\": %.17g}, \"read_limit_gb_per_s\": %.17g, \"share\": {", rate / 1e9,
+               limit / 1e9);
+        for (int i = 0; i < 5; i++) printf("%s\"%s\": %.17g", i ? ", " : "", parts[i], b.share[i]);
+        printf("}, \"norm_ns\": %.17g, \"load_ms\": %.17g, \"peak_bytes\": %ld, \"norm\": \"%s\", "
+               "\"kernels\": \"%s\", \"threads\": %d}\n", b.norm_ns, load * 1e3, usage.ru_maxrss * 1024,
+               norm_name(), kernels.name, threads);
+    } else {
+        printf("weights  %9.2f GB/s, %.0f %% of the %.2f GB/s at which they can be read\n", rate / 1e9,
+               100 * rate / limit, limit / 1e9);
+        printf("decoding ");
+        for (int i = 0; i < 5; i++) printf("%s%s %.1f %%", i ? ", " : "", parts[i], 100 * b.share[i]);
+        printf("; a norm takes %.0f ns\nload     %9.2f ms, peak memory %.1f MB, %s, kernels %s, %d threads\n",
+               b.norm_ns, load * 1e3, (double)usage.ru_maxrss / 1e3, norm_name(), kernels.name, threads);
+    }
+    check_output();
+}
+
 static void print_tokens(const Options *o, const Vocabulary *v, Text text) {
     int n, *ids = prompt_ids(&n, v, text, o, false);
     if (o->json) fputs("{\"tokens\": [", stdout);
@@ -384,8 +429,9 @@ int main(int argc, char **argv) {
     load_vocabulary(&vocabulary, &vocabulary_file, &o, file, model.config.vocab_size);
     Text text = read_prompt(&o);
     catch_interrupts(true);
-    threads_start(o.threads ? o.threads : threads_available());
+    int threads = threads_start(o.threads ? o.threads : threads_available());
     if (o.mode == GENERATE || o.mode == CHAT) write_text(&o, &model, &vocabulary, text, started);
+    if (o.mode == BENCH) print_bench(&o, &model, seconds() - started, threads);
     if (o.mode == PERPLEXITY) print_perplexity(&o, &model, &vocabulary, text);
     if (o.mode == TOKENIZE) print_tokens(&o, &vocabulary, text);
 

@@ -83,8 +83,9 @@ typedef struct {
     void (*decode[N_TYPES])(float *out, const Matrix *w, int row);
     void (*encode[N_TYPES])(void *out, const float *in, int n);
 
-    // Over plain floats (loops.h). exp: x = e^(scale * x - shift), and their sum. swiglu: gate = silu(gate) * up.
-    // sum_squares: of x - center. normalize: out = (x - center) * scale * weight + bias, bias may be NULL.
+    // Over plain floats (loops.h). exp: x = e^(scale * x - shift), and the sum of them. sum_squares: of
+    // x - center. swiglu: gate = silu(gate) * up. normalize: out = (x - center) * scale * weight + bias, and
+    // bias may be NULL.
     float (*largest)(const float *x, int n);
     float (*exp)(float *x, int n, float scale, float shift);
     void (*swiglu)(float *gate, const float *up, int n);

@@ -32,13 +32,13 @@ static inline float choose(bool condition, float a, float b) {
     return float_of((bits_of(a) & mask) | (bits_of(b) & ~mask));
 }
 
-// e^x = 2^n * e^r, n whole and |r| <= ln(2) / 2. e^r is 1 + r + r^2 q(r), q fitted so that the largest relative
-// error is least: 3e-9, to which rounding adds 1e-7. Below -87, where floats end, it is 0, above 88 infinity.
-// NaN stays NaN.
+// e^x = 2^n * e^r, n whole and |r| <= ln(2) / 2. e^r is 1 + r + r^2 q(r), q fitted so that the largest
+// relative error is least: 3e-9, to which rounding adds 1e-7. Below -87, where floats end, it is 0, above 88
+// infinity. NaN stays NaN.
 static inline float exp_of(float x) {
     const float whole = 12582912;                       // 1.5 * 2^23: a float of this size has no fraction
     float shifted = x * 1.44269504f + whole, n = shifted - whole;
-    float r = x - n * 0.693145752f - n * 1.42860677e-6f;            // ln 2 in two parts: the first has few bits
+    float r = x - n * 0.693145752f - n * 1.42860677e-6f;            // ln 2 in two parts: the first is short
     float q = 0.00138145975f;
     q = q * r + 0.008368717f;
     q = q * r + 0.0416683881f;
