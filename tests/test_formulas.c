@@ -226,7 +226,11 @@ static void each_tensor(Model *m, void (*call)(Tensor *t)) {
 
 static void free_plane(Tensor *t) { free((void *)(uintptr_t)t->w.data); }
 
-static void test_chunks(const Model *m, const char *name, const int *ids, const float *whole) {
+// Fast kernels add up in another order when there are many tokens: then, against quantized weights, an input
+// that lies between two steps may be rounded the other way. Portable ones never do.
+static void test_chunks(const Model *m, Type type, const int *ids, const float *whole) {
+    const char *name = formats[type].name;
+    double limit = formats[type].int8_input && strcmp(kernels.name, "portable") ? 1e-2 : 1e-4;
     static const int chunks[] = { 1, 7 };
     int vocab_size = m->config.vocab_size;
     double largest = 0;
@@ -240,7 +244,7 @@ static void test_chunks(const Model *m, const char *name, const int *ids, const 
             for (int i = 0; i < n * vocab_size; i++)
                 worst = worse(worst, fabs(got[i] - whole[pos * vocab_size + i]));
         }
-        CHECK(worst < 1e-4 * largest,
+        CHECK(worst < limit * largest,
               "%s, chunks of %d: logits of up to %g differ by %g from those of %d at once", name, chunks[k],
               largest, worst, T);
         state_free(&s);
@@ -279,7 +283,7 @@ static void test_type(Type type) {
           off[T / 4]);
     CHECK(off[T - 1] < (formats[type].int8_input ? 0.1 : 1e-4), "%s: logits are off by %g of the largest",
           formats[type].name, off[T - 1]);
-    test_chunks(&m, formats[type].name, ids, whole);
+    test_chunks(&m, type, ids, whole);
     test_threads(&m, formats[type].name, ids, whole);
     state_free(&s), free(want);
     if (type == Q8_PLANE) each_tensor(&m, free_plane);
@@ -287,9 +291,12 @@ static void test_type(Type type) {
 }
 
 int main(void) {
-    choose_kernels(NULL);
-    test_llama2c();
-    test_architectures();
-    for (int type = 0; type < N_TYPES; type++) test_type((Type)type);
+    static const char *const sets[] = { "portable", "avx2", "avx512", "neon" };
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        if (!choose_kernels(sets[i])) continue;
+        test_llama2c();
+        test_architectures();
+        for (int type = 0; type < N_TYPES; type++) test_type((Type)type);
+    }
     return finish("test_formulas");
 }
