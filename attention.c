@@ -173,7 +173,7 @@ static void look_back(const Config *c, State *s, int layer) {
     int blocks = (s->T + TOGETHER - 1) / TOGETHER, tokens = s->T < TOGETHER ? s->T : TOGETHER;
     size_t cost = (size_t)tokens * (c->n_heads / c->n_kv_heads) * (s->pos + s->T) * c->head_dim * 2;
     parallel_for(blocks * c->n_kv_heads, (int)(1 + CHUNK / cost), attend, &(Job){ c, s, layer });
-    if (s->observer && s->hears_weights)
+    if (s->observer && !s->spares_weights)
         for (int t = 0; t < s->T; t++) show_weights(c, s, layer, t);
     report(s, MIX, layer, s->mix, s->T, c->n_heads * c->head_dim);
 }

@@ -76,10 +76,7 @@ static const char *begin_run(Run *r, const Writing *w, int longest_prompt) {
     if (w->context > c->seq_len)
         fprintf(stderr, "run: the model was trained for %d positions; beyond them it may lose the thread\n",
                 c->seq_len);
-    if (w->trace) {
-        r->state.observer = trace_text, r->state.observer_context = stderr;
-        r->state.hears_weights = true;
-    }
+    if (w->trace) r->state.observer = trace_text, r->state.observer_context = stderr;
     r->loaded = seconds();
     return NULL;
 }

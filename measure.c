@@ -214,7 +214,7 @@ const char *bench(Bench *b, const Model *m, Type kv, int context, bool progress,
     }
     if (progress) fputc('\n', stderr);
     Profile p = { .last = seconds() };
-    s.observer = take_time, s.observer_context = &p;
+    s.observer = take_time, s.observer_context = &p, s.spares_weights = true;
     double total = write_tokens(m, &s, b->prompt, b->written);
     for (int i = 0; i < 5; i++) b->share[i] = p.spent[i] / total;
     b->norm_ns = 1e9 * p.spent[0] / (double)p.norms;

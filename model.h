@@ -121,7 +121,7 @@ typedef struct {            // the activations of one pass
     void *memory;           // all of the above is one allocation
     size_t memory_size;
     Observer *observer;     // when set, hears of every operation; the results stay the same
-    bool hears_weights;     // WEIGHTS too, which are made for it alone
+    bool spares_weights;    // but for WEIGHTS, which would be made for it alone
     void *observer_context;
 } State;
 

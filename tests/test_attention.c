@@ -152,7 +152,7 @@ static void test_two_positions(void) {
     for (int together = 0; together < 2; together++) {
         State s = state_for(&m, F32);
         float got[4], weights[2];
-        s.observer = keep_weights, s.observer_context = weights, s.hears_weights = true;
+        s.observer = keep_weights, s.observer_context = weights;
         attend_to(&m, &s, x, 1 + together, 0);
         memcpy(got, s.xb, sizeof got);
         if (!together) {

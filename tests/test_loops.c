@@ -87,8 +87,8 @@ static void test_norm_sums(int n, double center, double size) {
         kernels.normalize(out, x, center, 0.7, weight, with_bias ? bias : NULL, n);
         for (int i = 0; i < n; i++) {
             double want = (x[i] - center) * 0.7 * weight[i] + (with_bias ? bias[i] : 0);
-            CHECK(near(out[i], want, 3e-7 * (fabs(want) + 1)), "normalize, %d of %d: wanted %.9g, got %.9g", i,
-                  n, want, out[i]);
+            CHECK(near(out[i], want, 3e-7 * (fabs(want) + 1)), "normalize, %d of %d: wanted %.9g, got %.9g",
+                  i, n, want, out[i]);
         }
         check_margin("normalize", out, n);
     }
