@@ -1,13 +1,444 @@
 // avx2.c - x86-64 with AVX2, FMA and F16C: eight floats, or 32 small integers, at a time.
+//
+// One token, as in writing: reading the weights is the limit. Four rows far apart run side by side, so that
+// memory delivers four streams at once. More tokens, as in reading a prompt: arithmetic is the limit. Rows
+// are unpacked into panels, a row to each lane of a register, and two tokens share all that is loaded.
 #include "kernels.h"
 
 #ifdef __x86_64__
+#include "avx2.h"
+
+// ---------------------------------------------------------------------------- formats
+//
+// 256 columns of a row, in any format, are eight parts of 32 codes, and scales:
+//
+//   w = d * (code - zero) + m       d and m for every 32 columns, or for every 16
+
+typedef struct { __m256 d[2], m[2]; } Scales;           // eight, or 16 in order
+
+// A format. All of it is known to the compiler, which makes a kernel for each.
+typedef struct {
+    __m256i (*codes)(const void *w, int part);
+    Scales (*scales)(const void *w);
+    int bytes;                                          // of 256 columns
+    bool sign;                                          // codes from -128 to 127; otherwise from 0 to 63
+    int room;                                           // so many products() can be added up in 16 bits
+    int zero;
+    bool has_m;
+    bool by_16;                                         // a scale for every 16 columns
+} Coding;
+
+INLINE int load_int(const void *p) { int i; memcpy(&i, p, sizeof i); return i; }
+
+// 16 bytes: the lower halves, then the upper ones.
+INLINE __m256i nibbles(const uint8_t *q) {
+    const __m256i by = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4), low = _mm256_set1_epi8(15);
+    return _mm256_and_si256(_mm256_srlv_epi32(_mm256_broadcastsi128_si256(load_16(q)), by), low);
+}
+
+// 32 bits become 32 bytes, 16 or 0: every byte looks at its own bit.
+INLINE __m256i fifths(const uint8_t *high) {
+    const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
+    __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(load_int(high)), byte);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit), _mm256_set1_epi8(16));
+}
+
+// Of each of 32 bytes those bits that are in the mask once bit `from` has moved to bit `to`.
+INLINE __m256i bits(const uint8_t *bytes, int from, int to, int mask) {
+    __m256i v = load_32(bytes);
+    v = from > to ? _mm256_srli_epi16(v, from - to) : _mm256_slli_epi16(v, to - from);
+    return _mm256_and_si256(v, _mm256_set1_epi8((char)mask));
+}
+
+// Eight halves, one in every `stride` bytes.
+INLINE __m256 halves(const void *p, int stride) {
+    short h[8];
+    for (int i = 0; i < 8; i++) memcpy(&h[i], (const char *)p + i * stride, sizeof *h);
+    return _mm256_cvtph_ps(_mm_setr_epi16(h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]));
+}
+
+INLINE __m256 half(Half h) { return _mm256_cvtph_ps(_mm_set1_epi16((short)h)); }
+
+// The lower eight of 16 signed bytes, times d.
+INLINE __m256 scaled(__m128i s, __m256 d) {
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(s)), d);
+}
+
+INLINE Scales sixteen(__m128i s, __m256 d) {
+    return (Scales){ .d = { scaled(s, d), scaled(_mm_srli_si128(s, 8), d) } };
+}
+
+// portable.c has a picture of each format. w: 256 columns, that is eight blocks of 32 or one of 256.
+
+INLINE __m256i codes_q8_0(const void *w, int part) { return load_32(((const BlockQ8_0 *)w)[part].q); }
+INLINE Scales scales_q8_0(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockQ8_0)) } }; }
+
+INLINE __m256i codes_q4_0(const void *w, int part) { return nibbles(((const BlockQ4_0 *)w)[part].q); }
+INLINE Scales scales_q4_0(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockQ4_0)) } }; }
+
+INLINE __m256i codes_q4_1(const void *w, int part) { return nibbles(((const BlockQ4_1 *)w)[part].q); }
+INLINE Scales scales_q4_1(const void *w) {
+    const BlockQ4_1 *b = w;
+    return (Scales){ .d = { halves(&b->d, sizeof *b) }, .m = { halves(&b->m, sizeof *b) } };
+}
+
+INLINE __m256i codes_q5_0(const void *w, int part) {
+    const BlockQ5_0 *b = (const BlockQ5_0 *)w + part;
+    return _mm256_or_si256(nibbles(b->q), fifths(b->high));
+}
+INLINE Scales scales_q5_0(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockQ5_0)) } }; }
+
+INLINE __m256i codes_q5_1(const void *w, int part) {
+    const BlockQ5_1 *b = (const BlockQ5_1 *)w + part;
+    return _mm256_or_si256(nibbles(b->q), fifths(b->high));
+}
+INLINE Scales scales_q5_1(const void *w) {
+    const BlockQ5_1 *b = w;
+    return (Scales){ .d = { halves(&b->d, sizeof *b) }, .m = { halves(&b->m, sizeof *b) } };
+}
+
+INLINE __m256i codes_iq4_nl(const void *w, int part) {
+    const __m256i steps = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
+    return _mm256_shuffle_epi8(steps, nibbles(((const BlockIQ4_NL *)w)[part].q));
+}
+INLINE Scales scales_iq4_nl(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockIQ4_NL)) } }; }
+
+INLINE __m256i codes_q2_k(const void *w, int part) {
+    return bits(((const BlockQ2_K *)w)->q + part / 4 * 32, part % 4 * 2, 0, 3);
+}
+INLINE Scales scales_q2_k(const void *w) {
+    const BlockQ2_K *b = w;
+    __m128i low = _mm_set1_epi8(15), s = load_16(b->scales), m = _mm_and_si128(_mm_srli_epi16(s, 4), low);
+    Scales scales = sixteen(_mm_and_si128(s, low), half(b->d)), mins = sixteen(m, half(b->dmin ^ 0x8000));
+    return (Scales){ .d = { scales.d[0], scales.d[1] }, .m = { mins.d[0], mins.d[1] } };
+}
+
+INLINE __m256i codes_q3_k(const void *w, int part) {
+    const BlockQ3_K *b = w;
+    return _mm256_or_si256(bits(b->q + part / 4 * 32, part % 4 * 2, 0, 3), bits(b->high, part, 2, 4));
+}
+INLINE Scales scales_q3_k(const void *w) {
+    const BlockQ3_K *b = w;
+    int low = load_int(b->scales), next = load_int(b->scales + 4), high = load_int(b->scales + 8);
+    __m128i lower = _mm_srlv_epi32(_mm_setr_epi32(low, next, low, next), _mm_setr_epi32(0, 0, 4, 4));
+    __m128i upper = _mm_srlv_epi32(_mm_set1_epi32(high), _mm_setr_epi32(0, 2, 4, 6));
+    __m128i s = _mm_or_si128(_mm_and_si128(lower, _mm_set1_epi8(15)),
+                             _mm_slli_epi16(_mm_and_si128(upper, _mm_set1_epi8(3)), 4));
+    return sixteen(_mm_sub_epi8(s, _mm_set1_epi8(32)), half(b->d));
+}
+
+// Bytes 0-7 hold s 0-3 and m 0-3, and in their upper two bits those of s 4-7 and m 4-7.
+INLINE Scales scales_k(const uint8_t *bytes, Half d, Half dmin) {
+    __m128i first = _mm_loadl_epi64((const __m128i *)bytes), third = _mm_set1_epi32(load_int(bytes + 8));
+    __m128i upper = _mm_and_si128(_mm_srli_epi16(first, 2), _mm_set1_epi8(0x30));
+    __m128i lower = _mm_and_si128(_mm_srlv_epi32(third, _mm_setr_epi32(0, 4, 0, 0)), _mm_set1_epi8(15));
+    __m128i both = _mm_unpacklo_epi32(_mm_and_si128(first, _mm_set1_epi8(63)), _mm_or_si128(upper, lower));
+    return (Scales){ .d = { scaled(both, half(d)) },                            // s 0-7, then m 0-7
+                     .m = { scaled(_mm_srli_si128(both, 8), half(dmin ^ 0x8000)) } };
+}
+
+INLINE __m256i codes_q4_k(const void *w, int part) {
+    return bits(((const BlockQ4_K *)w)->q + part / 2 * 32, part % 2 * 4, 0, 15);
+}
+INLINE Scales scales_q4_k(const void *w) {
+    const BlockQ4_K *b = w;
+    return scales_k(b->scales, b->d, b->dmin);
+}
+
+INLINE __m256i codes_q5_k(const void *w, int part) {
+    const BlockQ5_K *b = w;
+    return _mm256_or_si256(bits(b->q + part / 2 * 32, part % 2 * 4, 0, 15), bits(b->high, part, 4, 16));
+}
+INLINE Scales scales_q5_k(const void *w) {
+    const BlockQ5_K *b = w;
+    return scales_k(b->scales, b->d, b->dmin);
+}
+
+INLINE __m256i codes_q6_k(const void *w, int part) {
+    const BlockQ6_K *b = w;
+    int g = part / 4, k = part % 4;
+    return _mm256_or_si256(bits(b->q + g * 64 + k % 2 * 32, k / 2 * 4, 0, 15),
+                           bits(b->high + g * 32, k * 2, 4, 48));
+}
+INLINE Scales scales_q6_k(const void *w) {
+    const BlockQ6_K *b = w;
+    return sixteen(load_16(b->scales), half(b->d));
+}
+
+// Rows end where they end: the last columns, if fewer than 256, are copied and zeros put behind them.
+typedef struct { uint8_t bytes[8 * sizeof(BlockQ8_0)]; } Copy;          // the longest there is
+
+INLINE const void *whole(Copy *copy, const void *w, int parts, Coding c) {
+    if (parts >= 8) return w;
+    memset(copy, 0, sizeof *copy);
+    memcpy(copy, w, (size_t)parts * c.bytes / 8);
+    return copy;
+}
+
+// Products of bytes, sums of two in 16 bits. One side has to be unsigned: a sign of w moves over to x. (That
+// of x could not, as -128 has no counterpart, and x is never -128.) At most 128 * 127 * 2 = 32512.
+INLINE __m256i products(__m256i w, __m256i x, Coding c) {
+    if (!c.sign) return _mm256_maddubs_epi16(w, x);
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+}
+
+// ---------------------------------------------------------------------------- one token
+
+// What four rows share of 256 columns of the input: scales in the order of those of the rows, these times the
+// sums of x, and what the codes that stand for zero have in products().
+typedef struct { const BlockX8 *x; __m256 scale[2], sum[2]; __m256i zero[8]; } Input;
+
+// { scale, sums } of four blocks
+INLINE __m256 heads(const BlockX8 *a, const BlockX8 *b, const BlockX8 *c, const BlockX8 *d) {
+    __m128i ab = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)a), _mm_loadl_epi64((const __m128i *)b));
+    __m128i cd = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)c), _mm_loadl_epi64((const __m128i *)d));
+    return _mm256_castsi256_ps(_mm256_set_m128i(cd, ab));
+}
+
+INLINE Input input(const BlockX8 *x, Coding c) {
+    __m256 a = heads(x, x + 1, x + 4, x + 5), b = heads(x + 2, x + 3, x + 6, x + 7);
+    __m256 scale = _mm256_shuffle_ps(a, b, 0x88);       // even numbers of a and b, in halves of the registers
+    __m256i sums = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));          // odd ones
+    Input in = { .x = x };
+    if (c.by_16) {
+        in.scale[0] = _mm256_permutevar8x32_ps(scale, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+        in.scale[1] = _mm256_permutevar8x32_ps(scale, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7));
+        in.sum[0] = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums)));
+        in.sum[1] = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1)));
+        in.sum[1] = _mm256_mul_ps(in.sum[1], in.scale[1]);
+    } else {
+        in.scale[0] = scale;
+        in.sum[0] = _mm256_cvtepi32_ps(widen(sums));
+    }
+    in.sum[0] = _mm256_mul_ps(in.sum[0], in.scale[0]);
+    for (int part = 0; part < 8 && c.zero; part++)
+        in.zero[part] = _mm256_maddubs_epi16(_mm256_set1_epi8((char)c.zero), load_32(x[part].q));
+    return in;
+}
+
+// sum + 256 columns of a row times the input, in eight lanes. Two sums, which need not wait for each other.
+INLINE __m256 multiply_add(__m256 sum, const void *w, const Input *in, Coding c) {
+    Scales s = c.scales(w);
+    __m256 d[2] = { _mm256_mul_ps(s.d[0], in->scale[0]) }, odd = _mm256_setzero_ps();
+    if (c.by_16) d[1] = _mm256_mul_ps(s.d[1], in->scale[1]);
+    for (int part = 0; part < 8; part++) {
+        __m256i p = products(c.codes(w, part), load_32(in->x[part].q), c);
+        if (c.zero) p = _mm256_sub_epi16(p, in->zero[part]);
+        int i = part % 4 * 2, j = i + 1;                // the first 16 columns are in the first four lanes
+        __m256 scale = c.by_16
+            ? _mm256_permutevar8x32_ps(d[part / 4], _mm256_setr_epi32(i, i, i, i, j, j, j, j))
+            : _mm256_permutevar8x32_ps(d[0], _mm256_set1_epi32(part));
+        __m256 dot = _mm256_cvtepi32_ps(widen(p));
+        if (part % 2) odd = _mm256_fmadd_ps(dot, scale, odd);
+        else          sum = _mm256_fmadd_ps(dot, scale, sum);
+    }
+    if (c.has_m) sum = _mm256_fmadd_ps(s.m[0], in->sum[0], sum);
+    if (c.has_m && c.by_16) odd = _mm256_fmadd_ps(s.m[1], in->sum[1], odd);
+    return _mm256_add_ps(sum, odd);
+}
+
+// Four rows times the input.
+INLINE __m128 multiply_four(const char *const row[4], const BlockX8 *x, int parts, Coding c) {
+    __m256 sum[4] = ZERO;
+    size_t at = 0;
+    for (; parts >= 8; parts -= 8, x += 8, at += (size_t)c.bytes) {
+        Input in = input(x, c);
+        for (int i = 0; i < 4; i++) {
+            prefetch(row[i] + at, c.bytes);
+            sum[i] = multiply_add(sum[i], row[i] + at, &in, c);
+        }
+    }
+    if (parts) {
+        BlockX8 last[8] = { { 0 } };
+        memcpy(last, x, (size_t)parts * sizeof *x);
+        Input in = input(last, c);
+        for (int i = 0; i < 4; i++) {
+            Copy copy;
+            sum[i] = multiply_add(sum[i], whole(&copy, row[i] + at, parts, c), &in, c);
+        }
+    }
+    return sum_lanes(sum[0], sum[1], sum[2], sum[3]);
+}
+
+INLINE void one_token(float *out, const Matrix *w, const BlockX8 *x, int from, int to, Coding c) {
+    int apart = (to - from + 3) / 4, parts = w->cols / BLOCK;
+    for (int r = from; r < from + apart; r++) {
+        const char *row[4];
+        float sums[4];
+        for (int i = 0; i < 4; i++)
+            row[i] = (const char *)w->data + (size_t)far_row(r, i, apart, to) * parts * c.bytes / 8;
+        _mm_storeu_ps(sums, multiply_four(row, x, parts, c));
+        for (int i = 0; i < 4; i++) out[far_row(r, i, apart, to)] = sums[i];
+    }
+}
+
+// ---------------------------------------------------------------------------- many tokens
+
+// 16 rows by 32 columns, a row to a lane: q[k][0] holds columns 4k to 4k + 3 of eight rows, q[k][1] of the
+// other eight; d[0] and m[0] are their scales, d[1] and m[1] those of the last 16 columns if they have some.
+typedef struct { __m256i q[8][2]; __m256 d[2][2], m[2][2]; } Panel;
+
+// Fills one side of the panels, eight rows, with eight parts or the last few.
+INLINE void unpack_rows(Panel *panel, int side, const char *const row[8], int parts, Coding c) {
+    Copy copy[8];
+    const void *w[8];
+    __m256 v[4][8];
+    for (int r = 0; r < 8; r++) {
+        w[r] = whole(&copy[r], row[r], parts, c);
+        Scales s = c.scales(w[r]);
+        v[0][r] = s.d[0], v[1][r] = s.d[1], v[2][r] = s.m[0], v[3][r] = s.m[1];
+    }
+    for (int i = 0; i < 4; i++)
+        if ((i < 2 || c.has_m) && (i % 2 == 0 || c.by_16)) transpose(v[i]);
+    for (int part = 0; part < 8 && part < parts; part++) {
+        for (int h = 0; h < 1 + c.by_16; h++) {
+            int i = c.by_16 ? 2 * part + h : part;
+            panel[part].d[h][side] = v[i / 8][i % 8];
+            if (c.has_m) panel[part].m[h][side] = v[2 + i / 8][i % 8];
+        }
+    }
+    for (int part = 0; part < 8 && part < parts; part++) {
+        for (int r = 0; r < 8; r++) v[0][r] = _mm256_castsi256_ps(c.codes(w[r], part));
+        transpose(v[0]);
+        for (int k = 0; k < 8; k++) panel[part].q[k][side] = _mm256_castps_si256(v[0][k]);
+    }
+}
+
+typedef struct { __m256i x0, x1, y0, y1; } Ints;        // as Floats, of avx2.h
+
+// Here v is in a register, and no more is known about it. Otherwise compilers add in pairs first, or load a
+// number again for each of its uses, and run out of registers.
+INLINE __m256i kept(__m256i v) { __asm__("" : "+x"(v)); return v; }
+
+INLINE Ints add_16(Ints a, Ints b) {
+    return (Ints){ kept(_mm256_add_epi16(a.x0, b.x0)), kept(_mm256_add_epi16(a.x1, b.x1)),
+                   kept(_mm256_add_epi16(a.y0, b.y0)), kept(_mm256_add_epi16(a.y1, b.y1)) };
+}
+INLINE Ints add_32(Ints a, Ints b) {
+    return (Ints){ kept(_mm256_add_epi32(a.x0, b.x0)), kept(_mm256_add_epi32(a.x1, b.x1)),
+                   kept(_mm256_add_epi32(a.y0, b.y0)), kept(_mm256_add_epi32(a.y1, b.y1)) };
+}
+INLINE Ints widen_all(Ints a) { return (Ints){ widen(a.x0), widen(a.x1), widen(a.y0), widen(a.y1) }; }
+
+INLINE __m256 scale(__m256i a, __m256 d) { return _mm256_mul_ps(_mm256_cvtepi32_ps(a), d); }
+INLINE Floats scale_all(Ints a, const __m256 d[2]) {
+    return (Floats){ scale(a.x0, d[0]), scale(a.x1, d[1]), scale(a.y0, d[0]), scale(a.y1, d[1]) };
+}
+INLINE __m256i columns(const BlockX8 *x, int k) { return _mm256_set1_epi32(load_int(x->q + 4 * k)); }
+
+INLINE Ints multiply_columns(const __m256i q[2], const BlockX8 *x, const BlockX8 *y, int k, Coding c) {
+    __m256i a = columns(x, k), b = columns(y, k), q0 = kept(q[0]), q1 = kept(q[1]);
+    return (Ints){ products(q0, a, c), products(q1, a, c), products(q0, b, c), products(q1, b, c) };
+}
+
+// Added up in 16 bits for as long as there is room, then in 32.
+INLINE Ints dots(const Panel *p, const BlockX8 *x, const BlockX8 *y, int k, int end, Coding c) {
+    Ints sum = { 0 };
+    for (int begin = k; k < end; k += c.room) {
+        Ints some = multiply_columns(p->q[k], x, y, k, c);
+        for (int i = k + 1; i < k + c.room; i++) some = add_16(some, multiply_columns(p->q[i], x, y, i, c));
+        some = widen_all(some);
+        sum = k == begin ? some : add_32(sum, some);
+    }
+    return sum;
+}
+
+// The sums of the two halves of a block, each times a factor.
+INLINE __m256i sum_of(const BlockX8 *x, int first, int second) {
+    __m256i factors = _mm256_set1_epi32((int)(((unsigned)first & 0xffff) | (unsigned)second << 16));
+    return _mm256_madd_epi16(factors, _mm256_set1_epi32(load_int(x->sums)));
+}
+
+// One panel. The codes that stand for zero leave while sums are whole numbers, and nothing is rounded.
+INLINE Floats multiply_panel(Floats sum, const Panel *p, const BlockX8 *x, const BlockX8 *y, Coding c) {
+    __m256 dx = _mm256_set1_ps(x->scale), dy = _mm256_set1_ps(y->scale);
+    for (int h = 0; h < 1 + c.by_16; h++) {
+        int first = !c.by_16 || h == 0, second = !c.by_16 || h == 1;
+        Ints dot = dots(p, x, y, 4 * h, c.by_16 ? 4 * h + 4 : 8, c);
+        if (c.zero) {
+            __m256i zx = sum_of(x, -c.zero * first, -c.zero * second);
+            __m256i zy = sum_of(y, -c.zero * first, -c.zero * second);
+            dot = add_32(dot, (Ints){ zx, zx, zy, zy });
+        }
+        sum = add_all(sum, scale_all(dot, p->d[h]), dx, dy);
+        if (c.has_m) {
+            __m256 mx = scale(sum_of(x, first, second), dx), my = scale(sum_of(y, first, second), dy);
+            sum = add_all(sum, (Floats){ p->m[h][0], p->m[h][1], p->m[h][0], p->m[h][1] }, mx, my);
+        }
+    }
+    return sum;
+}
+
+// Where there is only one token, it is computed twice.
+INLINE void multiply_tile(float *out, int stride, int rows, const Panel *panel, int parts, const BlockX8 *x,
+                          size_t pitch, bool two, bool first, Coding c) {
+    const BlockX8 *y = two ? x + pitch : x;
+    float *other = two ? out + stride : out;
+    Floats sum = ZERO;
+    if (!first) get(out, rows, &sum.x0, &sum.x1), get(other, rows, &sum.y0, &sum.y1);
+    for (int i = 0; i < parts; i++) sum = multiply_panel(sum, panel + i, x + i, y + i, c);
+    put(out, rows, sum.x0, sum.x1), put(other, rows, sum.y0, sum.y1);
+}
+
+INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *x, int T, int from, int to,
+                        Coding c) {
+    enum { PANELS = 16 };                               // by 32 columns: 12 KB, which stay close at hand
+    Panel panel[PANELS];
+    int parts = w->cols / BLOCK;
+    for (int k = 0; k < parts; k += PANELS)
+        for (int r = from; r < to; r += 16) {
+            int n = smaller(PANELS, parts - k);
+            for (int i = k; i < k + n; i += 8)
+                for (int side = 0; side < 2; side++) {
+                    const char *row[8];
+                    for (int j = 0; j < 8; j++)
+                        row[j] = (const char *)w->data +
+                                 ((size_t)smaller(r + 8 * side + j, to - 1) * parts + i) * c.bytes / 8;
+                    unpack_rows(panel + i - k, side, row, k + n - i, c);
+                }
+            for (int t = 0; t < T; t += 2)
+                multiply_tile(out + (size_t)t * stride + r, stride, smaller(16, to - r), panel, n,
+                              x + (size_t)t * parts + k, (size_t)parts, t + 1 < T, k == 0, c);
+        }
+}
+
+#define CODED_KERNEL(name, size, ...)                                                                       \
+    TARGET static void matmul_##name(float *out, int stride, const Matrix *w, const void *x,                \
+                                     int T, int from, int to) {                                             \
+        const Coding c = { codes_##name, scales_##name, size, __VA_ARGS__ };                                \
+        if (T == 1) one_token(out, w, x, from, to, c);                                                      \
+        else      many_tokens(out, stride, w, x, T, from, to, c);                                           \
+    }
+
+// room: of 4 bits 15 * 127 * 2 fits eight times, of 5 bits 31 * 127 * 2 four times, of 6 bits twice; by 16
+// columns there are no more than four.
+CODED_KERNEL(q8_0,   8 * sizeof(BlockQ8_0),   .room = 1, .sign = true)
+CODED_KERNEL(q4_0,   8 * sizeof(BlockQ4_0),   .room = 8, .zero = 8)
+CODED_KERNEL(q4_1,   8 * sizeof(BlockQ4_1),   .room = 8, .has_m = true)
+CODED_KERNEL(q5_0,   8 * sizeof(BlockQ5_0),   .room = 4, .zero = 16)
+CODED_KERNEL(q5_1,   8 * sizeof(BlockQ5_1),   .room = 4, .has_m = true)
+CODED_KERNEL(iq4_nl, 8 * sizeof(BlockIQ4_NL), .room = 1, .sign = true)
+CODED_KERNEL(q2_k,   sizeof(BlockQ2_K),       .room = 4, .by_16 = true, .has_m = true)
+CODED_KERNEL(q3_k,   sizeof(BlockQ3_K),       .room = 4, .by_16 = true, .zero = 4)
+CODED_KERNEL(q4_k,   sizeof(BlockQ4_K),       .room = 8, .has_m = true)
+CODED_KERNEL(q5_k,   sizeof(BlockQ5_K),       .room = 4, .has_m = true)
+CODED_KERNEL(q6_k,   sizeof(BlockQ6_K),       .room = 2, .by_16 = true, .zero = 32)
 
 static bool supported(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-const Kernels kernels_avx2 = { .name = "avx2", .supported = supported };
+const Kernels kernels_avx2 = {
+    .name = "avx2", .supported = supported, .quantize = avx2_quantize,
+    .matmul = { [F32] = avx2_matmul_f32, [F16] = avx2_matmul_f16, [BF16] = avx2_matmul_bf16,
+                [Q8_0] = matmul_q8_0, [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0,
+                [Q5_1] = matmul_q5_1, [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k,
+                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k },
+    .mix    = { [F32] = avx2_mix_f32, [F16] = avx2_mix_f16, [BF16] = avx2_mix_bf16 },
+    .encode = { [F16] = avx2_encode_f16 },
+};
 
 #else
 
