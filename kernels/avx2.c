@@ -7,6 +7,7 @@
 
 #ifdef __x86_64__
 #include "avx2.h"
+#include "loops.h"
 
 // ---------------------------------------------------------------------------- formats
 //
@@ -396,7 +397,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
                     for (int j = 0; j < 8; j++)
                         row[j] = (const char *)w->data +
                                  ((size_t)smaller(r + 8 * side + j, to - 1) * parts + i) * c.bytes / 8;
-                    unpack_rows(panel + i - k, side, row, k + n - i, c);
+                    unpack_rows(panel + (i - k), side, row, k + n - i, c);
                 }
             for (int t = 0; t < T; t += 2)
                 multiply_tile(out + (size_t)t * stride + r, stride, smaller(16, to - r), panel, n,
@@ -431,7 +432,7 @@ static bool supported(void) {
 }
 
 const Kernels kernels_avx2 = {
-    .name = "avx2", .supported = supported, .quantize = avx2_quantize,
+    .name = "avx2", .supported = supported, .quantize = avx2_quantize, LOOPS,
     .matmul = { [F32] = avx2_matmul_f32, [F16] = avx2_matmul_f16, [BF16] = avx2_matmul_bf16,
                 [Q8_0] = matmul_q8_0, [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0,
                 [Q5_1] = matmul_q5_1, [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k,

@@ -9,6 +9,10 @@
 #include <math.h>
 #include <string.h>
 
+#ifndef TARGET
+#define TARGET                                          // __attribute__((target("avx2"))), say
+#endif
+
 enum { LANES = 16 };
 
 static inline float add_lanes(const float *s) {
@@ -49,7 +53,7 @@ static inline float exp_of(float x) {
     return choose(x < -87, 0, choose(x > 88, INFINITY, y));
 }
 
-static float largest_loop(const float *x, int n) {
+TARGET static float largest_loop(const float *x, int n) {
     float lane[LANES], most = x[0];
     for (int j = 0; j < LANES; j++) lane[j] = most;
     int i = 0;
@@ -60,7 +64,7 @@ static float largest_loop(const float *x, int n) {
     return most;
 }
 
-static float exp_loop(float *x, int n, float scale, float shift) {
+TARGET static float exp_loop(float *x, int n, float scale, float shift) {
     float lane[LANES] = { 0 }, tail = 0;
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
@@ -71,11 +75,11 @@ static float exp_loop(float *x, int n, float scale, float shift) {
     return add_lanes(lane) + tail;
 }
 
-static void swiglu_loop(float *gate, const float *up, int n) {
+TARGET static void swiglu_loop(float *gate, const float *up, int n) {
     for (int i = 0; i < n; i++) gate[i] = gate[i] / (1 + exp_of(-gate[i])) * up[i];
 }
 
-static double sum_loop(const float *x, int n) {
+TARGET static double sum_loop(const float *x, int n) {
     double lane[LANES] = { 0 };
     int i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -84,7 +88,7 @@ static double sum_loop(const float *x, int n) {
     return add_double_lanes(lane);
 }
 
-static double sum_squares_loop(const float *x, double center, int n) {
+TARGET static double sum_squares_loop(const float *x, double center, int n) {
     double lane[LANES] = { 0 };
     int i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -93,8 +97,8 @@ static double sum_squares_loop(const float *x, double center, int n) {
     return add_double_lanes(lane);
 }
 
-static void normalize_loop(float *out, const float *x, double center, double scale, const float *weight,
-                           const float *bias, int n) {
+TARGET static void normalize_loop(float *out, const float *x, double center, double scale,
+                                  const float *weight, const float *bias, int n) {
     for (int i = 0; i < n; i++) out[i] = (float)((x[i] - center) * scale) * weight[i];
     for (int i = 0; bias && i < n; i++) out[i] += bias[i];
 }
