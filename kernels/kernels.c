@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const Kernels *const sets[] = { &kernels_portable, &kernels_avx2, &kernels_avx512 };   // slowest first
+static const Kernels *const sets[] = {                  // slowest first
+    &kernels_portable, &kernels_avx2, &kernels_avx512, &kernels_neon, &kernels_neon_dot
+};
 
 Kernels kernels;
 

@@ -97,7 +97,7 @@ typedef struct {
     void (*quantize)(BlockX8 *out, const float *in, size_t n);      // n a multiple of BLOCK
 } Kernels;
 
-extern const Kernels kernels_portable, kernels_avx2, kernels_avx512;
+extern const Kernels kernels_portable, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;
 
 extern Kernels kernels;                                 // the chosen set: what the chapters call, once chosen
 bool choose_kernels(const char *name);                  // NULL: the fastest; false: not on this CPU

@@ -291,7 +291,7 @@ static void test_type(Type type) {
 }
 
 int main(void) {
-    static const char *const sets[] = { "portable", "avx2", "avx512", "neon" };
+    static const char *const sets[] = { "portable", "avx2", "avx512", "neon", "neon-dot" };
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         if (!choose_kernels(sets[i])) continue;
         test_llama2c();

@@ -4,7 +4,7 @@
 //   test_kernels [FOLDER]      also TYPE.q of this folder against its TYPE.f32, by another engine
 #include "test.h"
 
-static const char *const sets[] = { "portable", "avx2", "avx512", "neon" };
+static const char *const sets[] = { "portable", "avx2", "avx512", "neon", "neon-dot" };
 
 // ---------------------------------------------------------------------------- half precision
 

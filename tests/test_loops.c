@@ -2,7 +2,7 @@
 // every length.
 #include "test.h"
 
-static const char *const sets[] = { "portable", "avx2", "avx512", "neon" };
+static const char *const sets[] = { "portable", "avx2", "avx512", "neon", "neon-dot" };
 
 enum { MOST = 100 };
 
