@@ -2,30 +2,35 @@
 // double, and the same bits however rows are shared out.
 #include "test.h"
 
-static const char *const sets[] = { "portable", "avx2", "avx512", "neon" };
+static const char *const sets[] = { "portable", "avx2", "avx512", "neon", "neon-dot" };
 
 // ---------------------------------------------------------------------------- a case
 
-enum { MOST_ROWS = 13, MOST_T = 17, STRIDE = MOST_ROWS + 3, MARGIN = 256 };
-
 // A matrix, what it holds in double, and an input in both forms. NaNs surround all of it, as all ones are NaN
-// in every format's scale, so that a kernel that reads too far is found out.
+// in every format's scale, so that a kernel that reads too far is found out; sanitizers guard the end.
+enum { MARGIN = 256, BEHIND = SANITIZED ? 0 : MARGIN };
+
 typedef struct {
     Matrix w;
+    int T;
     uint8_t *stored, *scales;                           // with their margins
     float *values;                                      // (rows, cols)
     float *x;                                           // (T, cols)
     BlockX8 *x8;
     double *input;                                      // (T, cols)  what the kernel is to multiply with
+    float *out;                                         // (T + 1, rows + 3)  12345 where it has no business
 } Case;
 
+static int stride_of(const Case *c) { return c->w.rows + 3; }
+static size_t out_bytes(const Case *c) { return (size_t)(c->T + 1) * stride_of(c) * sizeof(float); }
+
 static void add_input(Case *c, float (*number)(int i)) {
-    size_t n = (size_t)MOST_T * c->w.cols, margin = MARGIN / BLOCK;
-    c->x = malloc((n + 2 * MARGIN) * sizeof *c->x);
-    c->x8 = malloc((n / BLOCK + 2 * margin) * sizeof *c->x8);
+    size_t n = (size_t)c->T * c->w.cols, margin = MARGIN / BLOCK;
+    size_t size = (MARGIN + n + BEHIND) * sizeof *c->x;
+    size_t size8 = (MARGIN + n + BEHIND) / BLOCK * sizeof *c->x8;
+    c->x = memset(malloc(size), 0xff, size);
+    c->x8 = memset(malloc(size8), 0xff, size8);
     c->input = malloc(n * sizeof *c->input);
-    memset(c->x, 0xff, (n + 2 * MARGIN) * sizeof *c->x);
-    memset(c->x8, 0xff, (n / BLOCK + 2 * margin) * sizeof *c->x8);
     for (size_t i = 0; i < n; i++) c->x[MARGIN + i] = number((int)i);
     bool blocks = formats[c->w.type].int8_input;
     if (blocks) kernels.quantize(c->x8 + margin, c->x + MARGIN, n);
@@ -35,167 +40,206 @@ static void add_input(Case *c, float (*number)(int i)) {
     }
 }
 
-// fill: every byte but the scales', or -1: random ones. shift: how far the scales of a Q8_PLANE are from
-// alignment.
-static Case make_case(Type type, int rows, int cols, int group, int shift, int fill, float (*number)(int i)) {
-    Case c = { .w = { type, rows, cols, NULL, NULL, group } };
-    size_t n = (size_t)rows * cols, margin = bytes_of(type, MARGIN), size = bytes_of(type, n);
-    c.stored = malloc(size + 2 * margin);
-    memset(c.stored, 0xff, size + 2 * margin);
-    uint8_t *numbers = type == Q8_PLANE ? malloc(n) : random_numbers(type, n);
+// How the bytes of a matrix differ from random ones around sensible scales.
+typedef struct {
+    int fill;               // every byte but the scales'; -1: random
+    int scale;              // of every block, the bits of a half; -1: random
+    int group, shift;       // of a Q8_PLANE: columns to a scale; how far the scales are from alignment
+} Odd;
+static const Odd plain = { -1, -1, 0, 0 };
+
+static bool is_scale(Type type, size_t byte) {
     const Layout *l = &layouts[type];
+    int at = type == Q8_PLANE ? 0 : (int)(byte % (size_t)l->bytes) & ~1;
+    return type != Q8_PLANE && l->scale >= 0 && (at == l->scale || at == l->offset);
+}
+
+static void add_matrix(Case *c, Odd odd) {
+    Matrix *w = &c->w;
+    size_t n = (size_t)w->rows * w->cols, margin = bytes_of(w->type, MARGIN), size = bytes_of(w->type, n);
+    size_t stored = margin + size + bytes_of(w->type, BEHIND);
+    c->stored = memset(malloc(stored), 0xff, stored);
+    w->data = c->stored + margin;
+    uint8_t *numbers = w->type == Q8_PLANE ? malloc(n + 1) : random_numbers(w->type, n);
     for (size_t i = 0; i < size; i++) {
-        int at = type == Q8_PLANE ? 0 : (int)(i % (size_t)l->bytes);
-        bool scale =
-            type != Q8_PLANE && ((at & ~1) == l->scale || (l->offset >= 0 && (at & ~1) == l->offset));
-        if (fill >= 0 && !scale) numbers[i] = (uint8_t)fill;
-        else if (type == Q8_PLANE) numbers[i] = (uint8_t)(random_bits() >> 9);
+        if (w->type == Q8_PLANE) numbers[i] = (uint8_t)(random_bits() >> 9);
+        if (odd.fill >= 0 && !is_scale(w->type, i)) numbers[i] = (uint8_t)odd.fill;
+        if (odd.scale >= 0 && is_scale(w->type, i)) numbers[i] = (uint8_t)(odd.scale >> i % 2 * 8);
     }
-    memcpy(c.stored + margin, numbers, size);
+    memcpy(c->stored + margin, numbers, size);
     free(numbers);
-    c.w.data = c.stored + margin;
-    if (group) {
-        size_t scales = n / group * sizeof(float);
-        c.scales = malloc(scales + 2 * MARGIN);
-        memset(c.scales, 0xff, scales + 2 * MARGIN);
-        for (size_t i = 0; i < n / group; i++)
-            memcpy(c.scales + MARGIN + shift + i * sizeof(float), &(float){ random_float() }, sizeof(float));
-        c.w.scales = c.scales + MARGIN + shift;
+    if (odd.group) {
+        size_t scales = MARGIN + odd.shift + n / odd.group * sizeof(float) + BEHIND;
+        c->scales = memset(malloc(scales), 0xff, scales);
+        w->scales = c->scales + MARGIN + odd.shift;
+        for (size_t i = 0; i < n / odd.group; i++) {
+            float f = random_float();
+            memcpy(c->scales + MARGIN + odd.shift + i * sizeof f, &f, sizeof f);
+        }
     }
-    c.values = malloc(n * sizeof *c.values);
-    for (int r = 0; r < rows; r++) kernels.decode[type](c.values + (size_t)r * cols, &c.w, r);
+    c->values = malloc(n * sizeof *c->values + 1);
+    for (int r = 0; r < w->rows; r++) kernels.decode[w->type](c->values + (size_t)r * w->cols, w, r);
+}
+
+static Case make_case(Type type, int rows, int cols, int T, Odd odd, float (*number)(int i)) {
+    Case c = { .w = { type, rows, cols, NULL, NULL, odd.group }, .T = T };
+    add_matrix(&c, odd);
     add_input(&c, number);
+    c.out = malloc(out_bytes(&c));
     return c;
 }
 
 static void free_case(Case *c) {
-    free(c->stored), free(c->scales), free(c->values), free(c->x), free(c->x8), free(c->input);
-}
-
-static const void *input_at(const Case *c, int t) {
-    size_t i = (size_t)t * c->w.cols;
-    return formats[c->w.type].int8_input ? (const void *)(c->x8 + (MARGIN + i) / BLOCK) : c->x + MARGIN + i;
+    free(c->stored), free(c->scales), free(c->values), free(c->x), free(c->x8), free(c->input), free(c->out);
 }
 
 // ---------------------------------------------------------------------------- products
 
-// out: as the kernel leaves it, 12345 where it has no business.
-static void run_kernel(float *out, const Case *c, int first, int T, int begin, int end) {
-    for (int i = 0; i < MOST_T * STRIDE; i++) out[i] = 12345;
-    kernels.matmul[c->w.type](out, STRIDE, &c->w, input_at(c, first), T, begin, end);
+static void run_kernel(float *out, const Case *c, int begin, int end) {
+    for (size_t i = 0; i < out_bytes(c) / sizeof *out; i++) out[i] = 12345;
+    const void *x = c->x + MARGIN;
+    if (formats[c->w.type].int8_input) x = c->x8 + MARGIN / BLOCK;
+    kernels.matmul[c->w.type](out, stride_of(c), &c->w, x, c->T, begin, end);
 }
 
-static void check_product(const Case *c, const float *out, int T) {
+// Floats are rounded with every product and every sum, blocks are summed exactly first; and there are a few
+// more for what an offset may cancel.
+static double rounding(const Case *c, int r, int t) {
+    double inputs = 0, weights = 0;
+    for (int i = 0; i < c->w.cols; i++) {
+        inputs += fabs(c->input[(size_t)t * c->w.cols + i]);
+        weights = worse(weights, fabs(c->values[(size_t)r * c->w.cols + i]));
+    }
+    int steps = formats[c->w.type].int8_input ? c->w.cols / 8 + 16 : c->w.cols + 8;
+    return weights * inputs * steps * 0x1p-24;
+}
+
+static void check_product(const Case *c) {
     const char *name = formats[c->w.type].name;
     int cols = c->w.cols;
-    for (int t = 0; t < MOST_T; t++)
-        for (int r = 0; r < STRIDE; r++) {
-            float got = out[t * STRIDE + r];
-            if (t >= T || r >= c->w.rows) {
-                CHECK(got == 12345, "%s wrote to row %d of token %d", name, r, t);
+    run_kernel(c->out, c, 0, c->w.rows);
+    for (int t = 0; t <= c->T; t++)
+        for (int r = 0; r < stride_of(c); r++) {
+            float got = c->out[t * stride_of(c) + r];
+            if (t >= c->T || r >= c->w.rows) {
+                CHECK(got == 12345, "%s, T %d, wrote to row %d of token %d", name, c->T, r, t);
                 continue;
             }
-            double want = 0, inputs = 0, weights = 0;
-            for (int i = 0; i < cols; i++) {
-                double w = c->values[(size_t)r * cols + i], x = c->input[(size_t)t * cols + i];
-                want += w * x, inputs += fabs(x), weights = worse(weights, fabs(w));
-            }
-            // float's rounding, of every product and every sum, and of what an offset may cancel
-            CHECK(near(got, want, weights * inputs * (cols + 8) * 0x1p-24),
-                  "%s, %d columns in groups of %d, T %d, row %d of token %d: wanted %.9g, got %.9g", name,
-                  cols, c->w.group, T, r, t, want, got);
+            double want = 0;
+            for (int i = 0; i < cols; i++)
+                want += (double)c->values[(size_t)r * cols + i] * c->input[(size_t)t * cols + i];
+            CHECK(near(got, want, rounding(c, r, t)),
+                  "%s, %s, %d x %d in groups of %d, T %d, row %d of token %d: wanted %.9g, got %.9g",
+                  kernels.name, name, c->w.rows, cols, c->w.group, c->T, r, t, want, got);
         }
 }
 
 // One element is always the same sum, whichever rows are asked for beside it. With other tokens beside it, it
 // may be another: what is best for one token is not what is best for many.
-static void check_shares(const Case *c, const float *whole, int T) {
-    float part[MOST_T * STRIDE];
-    for (int begin = 0; begin < c->w.rows; begin += 4)
-        for (int end = begin; end <= c->w.rows; end += 3) {
-            run_kernel(part, c, 0, T, begin, end);
-            for (int t = 0; t < MOST_T; t++)
-                for (int r = 0; r < STRIDE; r++) {
-                    float want = t < T && r >= begin && r < end ? whole[t * STRIDE + r] : 12345;
-                    CHECK(!memcmp(&part[t * STRIDE + r], &want, sizeof want),
-                          "%s, %d columns, T %d, rows %d to %d: row %d of token %d: wanted %.9g, got %.9g",
-                          formats[c->w.type].name, c->w.cols, T, begin, end, r, t, want,
-                          part[t * STRIDE + r]);
-                }
-        }
+static void check_shares(const Case *c) {
+    float *part = malloc(out_bytes(c));
+    int rows = c->w.rows;
+    for (int k = 0; k < 8; k++) {
+        int begin = k == 0 ? rows - 1 : random_below(rows), end = begin + random_below(rows - begin + 1);
+        if (k < 2) end = begin + 1;
+        run_kernel(part, c, begin, end);
+        for (int t = 0; t <= c->T; t++)
+            for (int r = 0; r < stride_of(c); r++) {
+                int i = t * stride_of(c) + r;
+                float want = t < c->T && r >= begin && r < end ? c->out[i] : 12345;
+                CHECK(!memcmp(&part[i], &want, sizeof want),
+                      "%s, %s, %d x %d, T %d, only rows %d to %d: row %d of token %d: wanted %.9g, got %.9g",
+                      kernels.name, formats[c->w.type].name, rows, c->w.cols, c->T, begin, end, r, t, want,
+                      part[i]);
+            }
+    }
+    free(part);
 }
 
 static float any(int i) { (void)i; return random_float(); }
 static float ones(int i) { (void)i; return 1; }
 static float minus_ones(int i) { (void)i; return -1; }
 static float alternating(int i) { return i % 2 ? -1 : 1; }
+static float gaps(int i) { return i / BLOCK % 2 ? 0 : random_float(); }
 
-static void test_shape(Type type, int rows, int cols, int group, int shift) {
-    static const int lengths[] = { 1, 2, 3, 7, MOST_T };
-    Case c = make_case(type, rows, cols, group, shift, -1, any);
-    float out[MOST_T * STRIDE];
-    for (int k = 0; k < 5; k++) {
-        run_kernel(out, &c, 0, lengths[k], 0, rows);
-        check_product(&c, out, lengths[k]);
-        check_shares(&c, out, lengths[k]);
-    }
+static void test_shape(Type type, int rows, int cols, int T, Odd odd, float (*number)(int i)) {
+    Case c = make_case(type, rows, cols, T, odd, number);
+    check_product(&c);
+    check_shares(&c);
     free_case(&c);
 }
 
 // The largest integers there are, where sums of 16 bits would overflow: -128 times 127.
 static void test_extremes(Type type, int cols) {
     static const int fills[] = { 0xff, 0x80, 0x7f, 0x00, 0x88, 0x0f };
-    static float (*const inputs[])(int) = { ones, minus_ones, alternating };
-    for (int k = 0; k < 6 * 3; k++) {
-        Case c = make_case(type, 3, cols, 0, 0, fills[k / 3], inputs[k % 3]);
-        float out[MOST_T * STRIDE];
-        run_kernel(out, &c, 0, MOST_T, 0, 3);
-        check_product(&c, out, MOST_T);
-        free_case(&c);
-    }
+    static float (*const inputs[])(int) = { ones, minus_ones, alternating, gaps };
+    for (int k = 0; k < 6 * 4; k++)
+        for (int T = 1; T <= 9; T += 4)
+            test_shape(type, 17, cols, T, (Odd){ fills[k / 4], -1, 0, 0 }, inputs[k % 4]);
+}
+
+// 0, subnormal ones, and the largest.
+static void test_scales(Type type, int cols) {
+    static const int scales[] = { 0, 0x0001, 0x8001, 0x03ff, 0x0400, 0x7bff, 0xfbff };
+    for (int k = 0; k < 7; k++)
+        for (int T = 1; T <= 9; T += 4) test_shape(type, 3, cols, T, (Odd){ -1, scales[k], 0, 0 }, any);
 }
 
 // A NaN or an infinity in the input reaches every row, and no other token.
 static void test_damage(Type type, int cols, int group) {
     static const float bad[] = { NAN, INFINITY, -INFINITY };
-    for (int k = 0; k < 3; k++) {
-        Case c = make_case(type, 5, cols, group, 0, -1, any);
-        c.x[MARGIN + cols + cols / 2] = bad[k];         // of the second token
+    static const int lengths[] = { 2, 3, 9, 20 };
+    for (int k = 0; k < 3 * 4; k++) {
+        Case c = make_case(type, 5, cols, lengths[k / 3], (Odd){ -1, -1, group, 0 }, any);
+        c.x[MARGIN + cols + cols / 2] = bad[k % 3];     // of the second token
         if (formats[type].int8_input)
-            kernels.quantize(c.x8 + MARGIN / BLOCK, c.x + MARGIN, (size_t)MOST_T * cols);
-        float out[MOST_T * STRIDE];
-        run_kernel(out, &c, 0, 3, 0, 5);
-        for (int t = 0; t < 3; t++)
+            kernels.quantize(c.x8 + MARGIN / BLOCK, c.x + MARGIN, (size_t)c.T * cols);
+        run_kernel(c.out, &c, 0, 5);
+        for (int t = 0; t < c.T; t++)
             for (int r = 0; r < 5; r++)
-                CHECK(!isfinite(out[t * STRIDE + r]) == (t == 1),
-                      "%s: a %g in the input of token 1: row %d of token %d is %g", formats[type].name,
-                      bad[k], r, t, out[t * STRIDE + r]);
+                CHECK(!isfinite(c.out[t * stride_of(&c) + r]) == (t == 1),
+                      "%s, %s: a %g in the input of token 1: row %d of token %d of %d is %g", kernels.name,
+                      formats[type].name, bad[k % 3], r, t, c.T, c.out[t * stride_of(&c) + r]);
         free_case(&c);
     }
 }
 
+// Kernels have tiles of rows and of tokens, and take columns by the piece: every number here leaves a rest in
+// most of them.
+static void test_shapes(Type type) {
+    static const int heights[] = { 1, 3, 5, 13, 31, 33, 67, 130 }, lengths[] = { 1, 2, 3, 6, 7, 8, 17, 64 };
+    int block = formats[type].block, widths[] = { block, 2 * block, 3 * block, 5 * block, 9 * block };
+    for (int k = 0; k < 8; k++)
+        for (int i = 0; i < 8; i++)
+            test_shape(type, heights[k], widths[(i + k) % (block == SUPER ? 3 : 5)], lengths[i], plain, any);
+    int wide = block == SUPER ? 4096 + SUPER : 4096 + BLOCK + (block == 1);
+    static const struct { int rows, T; } large[] = { { 1, 1 }, { 5, 3 }, { 18, 2 }, { 3, 9 }, { 33, 17 } };
+    for (int i = 0; i < (SANITIZED ? 3 : 5); i++)
+        test_shape(type, large[i].rows, wide, large[i].T, plain, any);
+    test_shape(type, 33, block == 1 ? 67 : block, SANITIZED ? 64 : 512, plain, any);
+}
+
 static void test_type(Type type) {
     if (type == Q8_PLANE) {
-        static const int groups[] = { 1, 4, 32, 64 };
+        static const int groups[] = { 1, 4, 32, 64 }, lengths[] = { 1, 2, 3, 7, 17 };
         for (int k = 0; k < 4; k++)
             for (int wide = 1; wide <= 5; wide += 2)
                 for (int shift = 0; shift < 4; shift++)
-                    test_shape(type, MOST_ROWS, wide * groups[k], groups[k], shift);
-        test_shape(type, 1, 4, 4, 1);
+                    for (int i = 0; i < 5; i++) {
+                        Odd odd = { -1, -1, groups[k], shift };
+                        test_shape(type, 13, wide * groups[k], lengths[i], odd, any);
+                    }
+        test_shape(type, 1, 4, 3, (Odd){ -1, -1, 4, 1 }, any);
         test_damage(type, 64, 4);
-    } else if (formats[type].block == 1) {
-        for (int cols = 1; cols <= 40; cols++) test_shape(type, MOST_ROWS, cols, 0, 0);
-        test_shape(type, 1, 19, 0, 0);
-        test_damage(type, 40, 0);
-    } else {
-        int block = formats[type].block;
-        static const int widths[] = { 1, 2, 3, 5, 8 };
-        for (int k = 0; k < (block == BLOCK ? 5 : 3); k++)
-            test_shape(type, MOST_ROWS, widths[k] * block, 0, 0);
-        test_shape(type, 1, block, 0, 0);
-        test_extremes(type, 2 * block);
-        test_damage(type, 2 * block, 0);
+        return;
     }
+    test_shapes(type);
+    int cols = formats[type].block == 1 ? 40 : 2 * formats[type].block;
+    test_damage(type, cols, 0);
+    if (formats[type].int8_input) test_extremes(type, cols), test_scales(type, cols);
+    else
+        for (cols = 1; cols <= 40; cols++)
+            for (int T = 1; T <= 17; T += 8) test_shape(type, 13, cols, T, plain, any);
 }
 
 // ---------------------------------------------------------------------------- mixtures of rows
@@ -204,7 +248,7 @@ static void test_mix(Type type, int cols) {
     static const int heights[] = { 0, 1, 2, 9, 130 };
     for (int k = 0; k < 5; k++) {
         int rows = heights[k];
-        Case c = make_case(type, rows, cols, 0, 0, -1, any);
+        Case c = make_case(type, rows, cols, 1, plain, any);
         float *scale = random_floats((size_t)rows + 1), *out = malloc((cols + 1) * sizeof *out);
         out[cols] = 12345;
         kernels.mix[type](out, scale, &c.w, rows);
@@ -227,7 +271,7 @@ int main(void) {
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         if (!choose_kernels(sets[i])) continue;
         for (int type = 0; type < N_TYPES; type++) test_type((Type)type);
-        for (int cols = 1; cols <= 40; cols++) test_mix(F32, cols), test_mix(F16, cols);
+        for (int cols = 1; cols <= 200; cols += cols < 40 ? 1 : 32) test_mix(F32, cols), test_mix(F16, cols);
     }
     return finish("test_products");
 }
