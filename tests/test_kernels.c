@@ -74,6 +74,21 @@ static void test_encode_halves(void) {
     CHECK(isnan(value_of(encoded(low.f))), "the NaN 7f800001 is encoded as %04x", encoded(low.f));
 }
 
+// Many at once are what they are one by one, and no more are written.
+static void test_encode_lengths(void) {
+    for (int n = 0; n <= 70; n++) {
+        float *x = random_floats((size_t)n);
+        uint16_t *halves = malloc((n + 1) * sizeof *halves);
+        halves[n] = 12345;
+        kernels.encode[F16](halves, x, n);
+        for (int i = 0; i < n; i++)
+            CHECK(halves[i] == encoded(x[i]), "%d halves: number %d, %.9g: wanted %04x, got %04x", n, i, x[i],
+                  encoded(x[i]), halves[i]);
+        CHECK(halves[n] == 12345, "%d halves: one more is written", n);
+        free(x), free(halves);
+    }
+}
+
 static void test_other_floats(void) {
     float in[5] = { 1, -0.0f, 1e-42f, INFINITY, -3e38f }, stored[5], out[5];
     kernels.encode[F32](stored, in, 5);
@@ -307,15 +322,18 @@ static void test_quantize_random(void) {
         for (int i = 0; i < 32; i++) x[i] = size * random_float(), largest = worse(largest, fabs(x[i]));
         BlockX8 out;
         kernels.quantize(&out, x, 32);
-        int most = 0;
+        int most = 0, sums[2] = { 0 };
         for (int i = 0; i < 32; i++) {
             double step = largest / 127, got = (double)out.scale * out.q[i];
             // what is smaller than 2^-100 may become 0
             CHECK(near(got, x[i], step * 0.50002 + 0x1p-100), "%.9g of at most %.9g became %.9g", x[i],
                   largest, got);
             CHECK(out.q[i] > -128, "-128 has no counterpart");
+            sums[i / 16] += out.q[i];
             most = abs(out.q[i]) > most ? abs(out.q[i]) : most;
         }
+        CHECK(out.sums[0] == sums[0] && out.sums[1] == sums[1], "the halves add up to %d, %d, got %d, %d",
+              sums[0], sums[1], out.sums[0], out.sums[1]);
         if (size > 1e-29f) CHECK(most == 127, "the largest of a block, %g, became %d", largest, most);
     }
 }
@@ -342,6 +360,7 @@ int main(int argc, char **argv) {
         CHECK(!strcmp(kernels.name, sets[i]), "asked for %s, got %s", sets[i], kernels.name);
         test_decode_halves();
         test_encode_halves();
+        test_encode_lengths();
         test_other_floats();
         test_block_by_hand();
         for (int type = Q8_0; type < Q8_PLANE; type++)
