@@ -1,7 +1,12 @@
 // avx512.c - x86-64 with AVX-512 F, BW, DQ, VL, VNNI and VBMI: 16 floats, or 64 small integers, at a time.
+//
+// Writing waits for memory: a few tokens are multiplied with four rows that lie far apart, so that four
+// streams come in at once. Reading a prompt waits for arithmetic: 64 rows are unpacked once into a panel that
+// stays in the cache, and six tokens at a time are multiplied with it.
 #include "kernels.h"
 
 #ifdef __x86_64__
+#include <immintrin.h>
 
 static bool supported(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -9,7 +14,683 @@ static bool supported(void) {
            __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
 
-const Kernels kernels_avx512 = { .name = "avx512", .supported = supported };
+#ifdef __clang__
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")
+#endif
+#include "loops.h"
+
+#define INLINE static inline __attribute__((always_inline))             // so that a Coding is all constants
+
+static inline int least(int a, int b) { return a < b ? a : b; }
+
+INLINE __m128i load16(const void *p) { return _mm_loadu_si128(p); }                // so many bytes
+INLINE __m256i load32(const void *p) { return _mm256_loadu_si256(p); }
+INLINE __m512i load64(const void *p) { return _mm512_loadu_si512(p); }
+
+INLINE __m256i join16(__m128i low, __m128i high) { return _mm256_set_m128i(high, low); }
+INLINE __m512i join(__m256i low, __m256i high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+INLINE __m512 half(Half h) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)h)); }     // in every lane
+INLINE __mmask16 first(int n) { return (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1 << n) - 1 : 0); }
+
+// ---------------------------------------------------------------------------- 256 numbers of a row
+//
+// Every quantized format is unpacked to the same: unsigned bytes q, and scales and offsets as floats.
+// portable.c draws the formats.
+//
+//   w = scale * (q - zero) + offset
+//
+// by_16: a scale for every 16 numbers. q is in order; scale[0] holds 16 scales, scale[1] 16 offsets.
+// Otherwise one for every 32: scale[0] holds 8 scales, then 8 offsets. q[0] has the first halves of blocks 0
+// to 3 and q[1] their second halves, q[2] and q[3] those of blocks 4 to 7: the products of both halves can be
+// added before they are scaled.
+
+typedef struct { __m512i q[4]; __m512 scale[2]; } Unpacked;
+
+typedef struct {
+    void (*unpack)(Unpacked *u, const void *block);
+    int bytes, zero;                                    // which 256 numbers take; stands for zero
+    bool has_offsets, by_16;
+} Coding;
+
+INLINE __m512i low_bits(__m512i bytes, int n) {
+    return _mm512_and_si512(bytes, _mm512_set1_epi8((char)((1 << n) - 1)));
+}
+INLINE __m512i upper_four(__m512i bytes) { return low_bits(_mm512_srli_epi16(bytes, 4), 4); }
+
+// 16 bytes of each of four blocks. Masked loads merge them, which asks nothing of the shuffle units.
+INLINE __m512i four_blocks(const void *p, size_t stride) {
+    const char *b = p;
+    __m512i v = _mm512_castsi128_si512(load16(b));
+    v = _mm512_mask_broadcast_i32x4(v, 0x00f0, load16(b + stride));
+    v = _mm512_mask_broadcast_i32x4(v, 0x0f00, load16(b + 2 * stride));
+    return _mm512_mask_broadcast_i32x4(v, 0xf000, load16(b + 3 * stride));
+}
+
+// The halves of eight blocks that lie `stride` bytes apart, the first of them `at` bytes behind p: as many as
+// 64 bytes hold, then as many more, up to the end of the last block.
+INLINE __m128i eight_halves(const void *p, int at, int stride) {
+    const __m512i lane = _mm512_zextsi128_si512(_mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m512i word = _mm512_mullo_epi16(lane, _mm512_set1_epi16((short)(stride / 2)));
+    const int several = 62 / stride + 1;
+    const char *start = (const char *)p + at;
+    __m512i v = load64(start);
+    for (int i = several; i < 8; i += several) {
+        int begin = least(i * stride, 8 * stride - at - 64);
+        __m512i next = _mm512_add_epi16(word, _mm512_set1_epi16((short)(32 - begin / 2)));
+        __m512i from = _mm512_mask_blend_epi16((1u << i) - 1, next, i == several ? word : lane);
+        v = _mm512_permutex2var_epi16(v, from, load64(start + begin));
+    }
+    return _mm512_castsi512_si128(v);
+}
+
+// The scales of eight blocks, and the offsets that follow them in a block.
+INLINE __m512 scales(const void *p, int stride) {
+    return _mm512_cvtph_ps(_mm256_zextsi128_si256(eight_halves(p, 0, stride)));
+}
+INLINE __m512 scales_and_offsets(const void *p, int stride) {
+    return _mm512_cvtph_ps(join16(eight_halves(p, 0, stride), eight_halves(p, 2, stride)));
+}
+
+INLINE __m512 floats(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
+
+// Numbers from -128 to 127: flipping the highest bit adds 128.
+INLINE void unpack_q8_0(Unpacked *u, const void *block) {
+    const BlockQ8_0 *b = block;
+    const __m512i highest = _mm512_set1_epi8(-128);
+    for (int i = 0; i < 4; i += 2, b += 4) {
+        __m512i early = _mm512_xor_si512(join(load32(b[0].q), load32(b[1].q)), highest);
+        __m512i late = _mm512_xor_si512(join(load32(b[2].q), load32(b[3].q)), highest);
+        u->q[i] = _mm512_shuffle_i32x4(early, late, 0x88);              // first halves
+        u->q[i + 1] = _mm512_shuffle_i32x4(early, late, 0xdd);
+    }
+    u->scale[0] = scales(block, sizeof *b);
+}
+
+INLINE void nibbles(Unpacked *u, const void *q, size_t stride) {
+    for (int i = 0; i < 4; i += 2) {
+        __m512i bytes = four_blocks((const char *)q + 2 * i * stride, stride);
+        u->q[i] = low_bits(bytes, 4), u->q[i + 1] = upper_four(bytes);
+    }
+}
+
+INLINE void unpack_q4_0(Unpacked *u, const void *block) {
+    const BlockQ4_0 *b = block;
+    nibbles(u, b->q, sizeof *b);
+    u->scale[0] = scales(b, sizeof *b);
+}
+
+INLINE void unpack_q4_1(Unpacked *u, const void *block) {
+    const BlockQ4_1 *b = block;
+    nibbles(u, b->q, sizeof *b);
+    u->scale[0] = scales_and_offsets(b, sizeof *b);
+}
+
+// The fifth bits of the first halves, of eight blocks: two masks. Then those of the second halves.
+INLINE void add_fifth_bits(Unpacked *u, const void *p, int at, int stride) {
+    for (int h = 0; h < 2; h++) {
+        __m128i masks = eight_halves(p, at + 2 * h, stride);
+        __mmask64 early = (__mmask64)_mm_cvtsi128_si64(masks), late = (__mmask64)_mm_extract_epi64(masks, 1);
+        u->q[h] = _mm512_mask_add_epi8(u->q[h], early, u->q[h], _mm512_set1_epi8(16));
+        u->q[h + 2] = _mm512_mask_add_epi8(u->q[h + 2], late, u->q[h + 2], _mm512_set1_epi8(16));
+    }
+}
+
+INLINE void unpack_q5_0(Unpacked *u, const void *block) {
+    const BlockQ5_0 *b = block;
+    nibbles(u, b->q, sizeof *b);
+    add_fifth_bits(u, b, offsetof(BlockQ5_0, high), sizeof *b);
+    u->scale[0] = scales(b, sizeof *b);
+}
+
+INLINE void unpack_q5_1(Unpacked *u, const void *block) {
+    const BlockQ5_1 *b = block;
+    nibbles(u, b->q, sizeof *b);
+    add_fifth_bits(u, b, offsetof(BlockQ5_1, high), sizeof *b);
+    u->scale[0] = scales_and_offsets(b, sizeof *b);
+}
+
+// A byte shuffle looks up sixteen steps at once; all of them 128 higher.
+INLINE void unpack_iq4_nl(Unpacked *u, const void *block) {
+    const __m512i steps = _mm512_broadcast_i32x4(_mm_setr_epi8(
+        128 - 127, 128 - 104, 128 - 83, 128 - 65, 128 - 49, 128 - 35, 128 - 22, 128 - 10,
+        1 - 128, 13 - 128, 25 - 128, 38 - 128, 53 - 128, 69 - 128, 89 - 128, 113 - 128));
+    unpack_q4_0(u, block);
+    for (int k = 0; k < 4; k++) u->q[k] = _mm512_shuffle_epi8(steps, u->q[k]);
+}
+
+INLINE __m512i twice(const uint8_t *p) { return _mm512_broadcast_i64x4(load32(p)); }    // 32 bytes
+
+// Parts 2k and 2k + 1: two bits at 2k mod 8 and behind them, of 32 bytes.
+INLINE __m512i pairs(const uint8_t *q, int k) {
+    __m512i by = join(_mm256_set1_epi16((short)(k % 2 * 4)), _mm256_set1_epi16((short)(k % 2 * 4 + 2)));
+    return low_bits(_mm512_srlv_epi16(twice(q + k / 2 * 32), by), 2);
+}
+
+// `value` more where a bit is set: the bit `low` in the lower half, `high` in the upper.
+INLINE __m512i add_high_bits(__m512i q, const uint8_t *bits, int low, int high, int value) {
+    __m512i bit = join(_mm256_set1_epi8((char)(1 << low)), _mm256_set1_epi8((char)(1 << high)));
+    __mmask64 set = _mm512_test_epi8_mask(twice(bits), bit);
+    return _mm512_mask_add_epi8(q, set, q, _mm512_set1_epi8((char)value));
+}
+
+INLINE void unpack_q2_k(Unpacked *u, const void *block) {
+    const BlockQ2_K *b = block;
+    const __m128i bytes = load16(b->scales), low = _mm_set1_epi8(15);
+    for (int k = 0; k < 4; k++) u->q[k] = pairs(b->q, k);
+    u->scale[0] = _mm512_mul_ps(half(b->d), floats(_mm_and_si128(bytes, low)));
+    u->scale[1] = _mm512_mul_ps(half(b->dmin ^ 0x8000), floats(_mm_and_si128(_mm_srli_epi16(bytes, 4), low)));
+}
+
+// The scales' 6 bits: the lower four of 0-7 and of 8-15 are the halves of eight bytes, the upper two of four
+// times four are the quarters of four bytes.
+INLINE void unpack_q3_k(Unpacked *u, const void *block) {
+    const BlockQ3_K *b = block;
+    int64_t eight;
+    int32_t four;
+    memcpy(&eight, b->scales, sizeof eight), memcpy(&four, b->scales + 8, sizeof four);
+    __m128i low = _mm_srlv_epi64(_mm_set1_epi64x(eight), _mm_set_epi64x(4, 0));
+    __m128i high = _mm_srlv_epi32(_mm_set1_epi32(four), _mm_setr_epi32(0, 2, 4, 6));
+    low = _mm_and_si128(low, _mm_set1_epi8(15));
+    high = _mm_slli_epi16(_mm_and_si128(high, _mm_set1_epi8(3)), 4);
+    for (int k = 0; k < 4; k++) u->q[k] = add_high_bits(pairs(b->q, k), b->high, 2 * k, 2 * k + 1, 4);
+    u->scale[0] = _mm512_mul_ps(half(b->d), floats(_mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))));
+}
+
+// The scales and mins of Q4_K and Q5_K, eight of each. Words 0 and 1 of the twelve bytes hold the first four
+// and the upper bits of the others, word 2 the lower bits of the others.
+INLINE __m512 scales_k(const uint8_t *packed, Half d, Half dmin) {
+    __m128i bytes = _mm_maskz_loadu_epi32(7, packed);
+    __m128i early = _mm_and_si128(bytes, _mm_set1_epi8(63));
+    __m128i low = _mm_and_si128(_mm_srlv_epi32(_mm_shuffle_epi32(bytes, 0xaa), _mm_setr_epi32(0, 4, 0, 0)),
+                                _mm_set1_epi8(15));
+    __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 2), _mm_set1_epi8(48));
+    __m128i all = _mm_unpacklo_epi32(early, _mm_or_si128(low, high));
+    __m256i factors = join16(_mm_set1_epi16((short)d), _mm_set1_epi16((short)(dmin ^ 0x8000)));
+    return _mm512_mul_ps(_mm512_cvtph_ps(factors), floats(all));
+}
+
+// Four blocks, from 64 bytes that hold blocks 0 and 2 below, 1 and 3 above.
+INLINE void by_halves_k(__m512i *q, __m512i even, __m512i odd) {
+    q[0] = _mm512_permutex2var_epi64(even, _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), odd);
+    q[1] = _mm512_permutex2var_epi64(even, _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15), odd);
+}
+
+INLINE void unpack_q4_k(Unpacked *u, const void *block) {
+    const BlockQ4_K *b = block;
+    for (int i = 0; i < 4; i += 2) {
+        __m512i bytes = load64(b->q + 32 * i);
+        by_halves_k(u->q + i, low_bits(bytes, 4), upper_four(bytes));
+    }
+    u->scale[0] = scales_k(b->scales, b->d, b->dmin);
+}
+
+INLINE void unpack_q5_k(Unpacked *u, const void *block) {
+    const BlockQ5_K *b = block;
+    for (int i = 0; i < 4; i += 2) {
+        __m512i bytes = load64(b->q + 32 * i);
+        by_halves_k(u->q + i, add_high_bits(low_bits(bytes, 4), b->high, 2 * i, 2 * i + 2, 16),
+                    add_high_bits(upper_four(bytes), b->high, 2 * i + 1, 2 * i + 3, 16));
+    }
+    u->scale[0] = scales_k(b->scales, b->d, b->dmin);
+}
+
+// 64 bytes hold 64 numbers below and the next 64 above; two more bits of each lie in 32 other bytes.
+INLINE void unpack_q6_k(Unpacked *u, const void *block) {
+    const BlockQ6_K *b = block;
+    for (int k = 0; k < 4; k++) {
+        __m512i bytes = load64(b->q + k / 2 * 64);
+        u->q[k] = _mm512_or_si512(k % 2 ? upper_four(bytes) : low_bits(bytes, 4),
+                                  _mm512_slli_epi16(pairs(b->high, k), 4));
+    }
+    u->scale[0] = _mm512_mul_ps(half(b->d), floats(load16(b->scales)));
+}
+
+enum { AHEAD = 1024 };                                  // bytes to ask the memory for before they are needed
+
+// The first `left` numbers at p, and zeros behind them.
+INLINE void unpack_next(Unpacked *u, Coding f, const char *p, int left) {
+    char padded[8 * sizeof(BlockQ8_0)];
+    for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(p + AHEAD + i, _MM_HINT_T0);
+    if (left < SUPER) {                                 // never, where blocks are of 256
+        memset(padded, 0, sizeof padded);
+        p = memcpy(padded, p, (size_t)(f.bytes / 8 * (left / BLOCK)));
+    }
+    u->scale[1] = _mm512_setzero_ps();
+    f.unpack(u, p);
+}
+
+// ---------------------------------------------------------------------------- a few tokens
+//
+// Products are summed by fours, as integers and exactly, in blocks of 32 two such sums at once. Then come the
+// scales: lane l of sum i belongs to scale 4i + l / 4.
+
+enum { FEW = 3, SPAN = 8192 };                          // tokens; the columns that are prepared at a time
+
+// x to meet an Unpacked. sum of w * x = w.scale * x.scale * sum of (w.q - zero) * x.q
+//                                     + w.offset * x.scale * sum of x.q
+typedef struct { __m512i q[4], zeros[4]; __m512 scale[2]; } Input;
+
+INLINE void prepare(Input *out, const BlockX8 *x, Coding f) {   // of 8 blocks
+    int16_t halves[8][2];
+    for (int b = 0; b < 8; b++) memcpy(halves[b], x[b].sums, sizeof *halves);
+    __m256i sums = load32(halves);
+    __m256 scale = _mm256_setr_ps(x[0].scale, x[1].scale, x[2].scale, x[3].scale,
+                                  x[4].scale, x[5].scale, x[6].scale, x[7].scale);
+    __m512 both = _mm512_castps256_ps512(scale);
+    if (f.by_16) {
+        const __m512i each_twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+        out->scale[0] = _mm512_permutexvar_ps(each_twice, both);
+        out->scale[1] = _mm512_mul_ps(out->scale[0], _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(sums)));
+        for (int k = 0; k < 4; k++) out->q[k] = join(load32(x[2 * k].q), load32(x[2 * k + 1].q));
+    } else {
+        sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+        out->scale[0] = _mm512_insertf32x8(both, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sums)), 1);
+        for (int k = 0; k < 4; k++) out->q[k] = four_blocks(x[k / 2 * 4].q + k % 2 * 16, sizeof *x);
+    }
+    for (int k = 0; k < 4; k++) {
+        __m512i minus = _mm512_sub_epi8(_mm512_setzero_si512(), out->q[k]);
+        __m512i s = f.by_16 || k % 2 == 0 ? _mm512_setzero_si512() : out->zeros[k / 2];
+        out->zeros[f.by_16 ? k : k / 2] = _mm512_dpbusd_epi32(s, _mm512_set1_epi8((char)f.zero), minus);
+    }
+}
+
+INLINE void prepare_row(Input *out, const BlockX8 *x, int cols, Coding f) {
+    BlockX8 padded[8] = { 0 };
+    for (; cols >= SUPER; cols -= SUPER, x += 8) prepare(out++, x, f);
+    if (cols) prepare(out, memcpy(padded, x, (size_t)(cols / BLOCK) * sizeof *x), f);
+}
+
+INLINE __m512 add_products(__m512 sum, const Unpacked *w, const Input *x, Coding f) {
+    const __m512i quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const int sums = f.by_16 ? 4 : 2;
+    __m512 scale = _mm512_mul_ps(w->scale[0], x->scale[0]);
+    for (int i = 0; i < sums; i++) {
+        __m512i s = f.zero ? x->zeros[i] : _mm512_setzero_si512();
+        int k = 4 / sums * i;
+        s = _mm512_dpbusd_epi32(s, w->q[k], x->q[k]);
+        if (!f.by_16) s = _mm512_dpbusd_epi32(s, w->q[k + 1], x->q[k + 1]);
+        __m512 spread = _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i)), scale);
+        sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), spread, sum);
+    }
+    if (!f.has_offsets) return sum;
+    if (f.by_16) return _mm512_fmadd_ps(w->scale[1], x->scale[1], sum);
+    return _mm512_mask_add_ps(sum, 0xff00, sum, scale);         // offsets are scaled just so
+}
+
+// out[i * far] += dot(row i * far, x), for `many` rows: 1, or 4 streams from memory at once.
+INLINE void dot_rows(float *out, Coding f, int many, const char *row, size_t far, size_t far_bytes,
+                     const Input *x, int cols) {
+    __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
+    for (; cols > 0; cols -= SUPER, row += f.bytes, x++)
+        for (int i = 0; i < many; i++) {
+            Unpacked w;
+            unpack_next(&w, f, row + i * far_bytes, cols);
+            sum[i] = add_products(sum[i], &w, x, f);
+        }
+    for (int i = 0; i < many; i++) out[i * far] += _mm512_reduce_add_ps(sum[i]);
+}
+
+INLINE void matmul_few(float *out, int stride, const Matrix *w, const BlockX8 *x, int T, int from, int to,
+                       Coding f) {
+    Input in[FEW][SPAN / SUPER];
+    size_t row_bytes = bytes_of(w->type, (size_t)w->cols), rows = (size_t)(to - from), far = rows / 4;
+    for (int t = 0; t < T; t++) memset(out + (size_t)t * stride + from, 0, rows * sizeof *out);
+    for (int c = 0; c < w->cols; c += SPAN) {
+        int cols = least(w->cols - c, SPAN);
+        const char *row = (const char *)w->data + from * row_bytes + bytes_of(w->type, (size_t)c);
+        for (int t = 0; t < T; t++) prepare_row(in[t], x + ((size_t)t * w->cols + c) / BLOCK, cols, f);
+        for (size_t i = 0; i < far; i++, row += row_bytes)
+            for (int t = 0; t < T; t++)
+                dot_rows(out + (size_t)t * stride + from + i, f, 4, row, far, far * row_bytes, in[t], cols);
+        row += 3 * far * row_bytes;
+        for (size_t i = 4 * far; i < rows; i++, row += row_bytes)
+            for (int t = 0; t < T; t++)
+                dot_rows(out + (size_t)t * stride + from + i, f, 1, row, 0, 0, in[t], cols);
+    }
+}
+
+// ---------------------------------------------------------------------------- many tokens
+//
+// A panel holds 64 rows, 16 to a strip. Lane r of a vector belongs to row r; a vector of small integers holds
+// four columns of each row, so that four bytes of x, in all lanes, meet 16 rows at once.
+
+enum { ROWS = 64, TILE = 6, DEPTH = 2048 };             // rows of a panel; tokens; columns at a time
+
+typedef struct { __m512i q[8]; __m512 scale[2], offset[2]; } Strip;     // 16 rows x 32 columns
+
+// v[i][j] becomes v[j][i]: pairs, then fours, then the quarters of the vectors.
+INLINE void transpose(__m512i v[16]) {
+    __m512i w[16];
+    for (int i = 0; i < 16; i += 2) {
+        w[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        w[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            v[i + 2 * j] = _mm512_unpacklo_epi64(w[i + j], w[i + 2 + j]);
+            v[i + 2 * j + 1] = _mm512_unpackhi_epi64(w[i + j], w[i + 2 + j]);
+        }
+    for (int j = 0; j < 4; j++) {                       // v[4i + j]: columns j, j + 4, ... of four rows
+        w[j] = _mm512_shuffle_i32x4(v[j], v[j + 4], 0x88);
+        w[j + 4] = _mm512_shuffle_i32x4(v[j], v[j + 4], 0xdd);
+        w[j + 8] = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0x88);
+        w[j + 12] = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0xdd);
+    }
+    for (int j = 0; j < 4; j++) {
+        v[j] = _mm512_shuffle_i32x4(w[j], w[j + 8], 0x88);
+        v[j + 4] = _mm512_shuffle_i32x4(w[j + 4], w[j + 12], 0x88);
+        v[j + 8] = _mm512_shuffle_i32x4(w[j], w[j + 8], 0xdd);
+        v[j + 12] = _mm512_shuffle_i32x4(w[j + 4], w[j + 12], 0xdd);
+    }
+}
+
+// 16 rows from `row` on; those after the last stand for rows that there are not, and nobody asks for theirs.
+INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, int rows, int cols) {
+    for (; cols > 0; cols -= SUPER, row += f.bytes, out += 8) {
+        __m512i q[4][16], scale[2][16];
+        for (int r = 0; r < 16; r++) {
+            Unpacked u;
+            unpack_next(&u, f, row + (size_t)least(r, rows - 1) * row_bytes, cols);
+            for (int k = 0; k < 4; k++) q[k][r] = u.q[k];
+            for (int k = 0; k < 2; k++) scale[k][r] = _mm512_castps_si512(u.scale[k]);
+        }
+        for (int k = 0; k < 4; k++) {
+            transpose(q[k]);
+            for (int i = 0; i < 16; i++)
+                if (f.by_16) out[2 * k + i / 8].q[i % 8] = q[k][i];
+                else out[k / 2 * 4 + i / 4].q[k % 2 * 4 + i % 4] = q[k][i];
+        }
+        transpose(scale[0]);
+        if (f.by_16 && f.has_offsets) transpose(scale[1]);
+        for (int i = 0; i < 16; i++) {
+            if (f.by_16) out[i / 2].scale[i % 2] = _mm512_castsi512_ps(scale[0][i]);
+            else if (i < 8) out[i].scale[0] = _mm512_castsi512_ps(scale[0][i]);
+            else if (f.has_offsets) out[i - 8].offset[0] = _mm512_castsi512_ps(scale[0][i]);
+            if (f.by_16 && f.has_offsets) out[i / 2].offset[i % 2] = _mm512_castsi512_ps(scale[1][i]);
+        }
+    }
+}
+
+// Both sums of a block of x, times a and b, in every lane.
+INLINE __m512i weigh_sums(const BlockX8 *x, int a, int b) {
+    int32_t sums;
+    memcpy(&sums, x->sums, sizeof sums);
+    int weights = (int)((uint32_t)b << 16 | (a & 0xffff));
+    return _mm512_madd_epi16(_mm512_set1_epi32(sums), _mm512_set1_epi32(weights));
+}
+INLINE __m512i four_of(const int8_t *q) {
+    int32_t bytes;
+    memcpy(&bytes, q, sizeof bytes);
+    return _mm512_set1_epi32(bytes);
+}
+
+// 32 rows times 6 tokens. The names of the sums, a and b of integers, f and g of floats, are spelled out for
+// every token because compilers leave an array of them in memory.
+#define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
+INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w, const BlockX8 *const *x,
+                          int blocks) {
+    const int zero = f.zero, parts = f.by_16 ? 2 : 1;
+#define BEGIN(t)                                                                                            \
+    const BlockX8 *x##t = x[t];                                                                             \
+    __m512 f##t = _mm512_setzero_ps(), g##t = f##t;
+    EACH(BEGIN)
+    for (int i = 0; i < blocks; i++, v++, w++) {
+        for (int h = 0; h < parts; h++) {               // 16 columns with scales of their own, or all 32
+            const bool low = parts == 1 || h == 0, high = parts == 1 || h == 1;
+#define START(t)                                                                                            \
+    __m512i a##t = zero ? weigh_sums(x##t + i, low ? -zero : 0, high ? -zero : 0) : _mm512_setzero_si512(); \
+    __m512i b##t = a##t;
+            EACH(START)
+#define FOUR_COLUMNS(t)                                                                                     \
+    q = four_of(x##t[i].q + 4 * k);                                                                         \
+    a##t = _mm512_dpbusd_epi32(a##t, v->q[k], q);                                                           \
+    b##t = _mm512_dpbusd_epi32(b##t, w->q[k], q);
+            for (int k = 8 / parts * h; k < 8 / parts * (h + 1); k++) {
+                __m512i q;
+                EACH(FOUR_COLUMNS)
+            }
+#define SCALE(t)                                                                                            \
+    d = _mm512_set1_ps(x##t[i].scale);                                                                      \
+    f##t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(a##t), _mm512_mul_ps(v->scale[h], d), f##t);                  \
+    g##t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(b##t), _mm512_mul_ps(w->scale[h], d), g##t);                  \
+    if (f.has_offsets) {                                                                                \
+        d = _mm512_mul_ps(_mm512_cvtepi32_ps(weigh_sums(x##t + i, low, high)), d);                          \
+        f##t = _mm512_fmadd_ps(v->offset[h], d, f##t);                                                      \
+        g##t = _mm512_fmadd_ps(w->offset[h], d, g##t);                                                      \
+    }
+            __m512 d;
+            EACH(SCALE)
+        }
+    }
+#define END(t) out[2 * t] = f##t, out[2 * t + 1] = g##t;
+    EACH(END)
+}
+
+// The sums of a tile join those of earlier columns.
+INLINE void add_tile(float *out, int stride, const __m512 *tile, int width, int rows, int T, bool fresh) {
+    for (int t = 0; t < least(T, TILE); t++)
+        for (int i = 0; i < width; i++) {
+            __mmask16 there = first(rows - 16 * i);
+            float *to = out + (size_t)t * stride + 16 * i;
+            __m512 before = fresh ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(there, to);
+            _mm512_mask_storeu_ps(to, there, _mm512_add_ps(before, tile[width * t + i]));
+        }
+}
+
+INLINE void matmul_many(float *out, int stride, const Matrix *w, const BlockX8 *x, int T, int from, int to,
+                        Coding f) {
+    Strip panel[ROWS / 16][DEPTH / BLOCK];
+    __m512 tile[2 * TILE];
+    size_t row_bytes = bytes_of(w->type, (size_t)w->cols);
+    for (int r = from; r < to; r += ROWS)
+        for (int c = 0; c < w->cols; c += DEPTH) {
+            int rows = least(to - r, ROWS), cols = least(w->cols - c, DEPTH);
+            const char *row = (const char *)w->data + r * row_bytes + bytes_of(w->type, (size_t)c);
+            for (int i = 0; i < rows; i += 16)
+                fill_strip(panel[i / 16], f, row + i * row_bytes, row_bytes, rows - i, cols);
+            for (int t = 0; t < T; t += TILE)
+                for (int i = 0; i < rows; i += 32) {
+                    const Strip *v = panel[i / 16], *u = rows - i > 16 ? panel[i / 16 + 1] : v;
+                    const BlockX8 *in[TILE];
+                    for (int k = 0; k < TILE; k++)      // the last token stands for those that there are not
+                        in[k] = x + ((size_t)least(t + k, T - 1) * w->cols + c) / BLOCK;
+                    multiply_tile(tile, f, v, u, in, cols / BLOCK);
+                    add_tile(out + (size_t)t * stride + r + i, stride, tile, 2, rows - i, T - t, c == 0);
+                }
+        }
+}
+
+#define ARGUMENTS float *out, int stride, const Matrix *w, const void *x, int T, int from, int to
+#define MATMUL(name, ...)                                                                                   \
+    static const Coding coding_##name = { unpack_##name, __VA_ARGS__ };                                     \
+    static void few_##name(ARGUMENTS) { matmul_few(out, stride, w, x, T, from, to, coding_##name); }        \
+    static void many_##name(ARGUMENTS) { matmul_many(out, stride, w, x, T, from, to, coding_##name); }      \
+    static void matmul_##name(ARGUMENTS) {                                                                  \
+        (T <= FEW ? few_##name : many_##name)(out, stride, w, x, T, from, to);                              \
+    }
+
+MATMUL(q8_0,   8 * sizeof(BlockQ8_0), .zero = 128)
+MATMUL(q4_0,   8 * sizeof(BlockQ4_0), .zero = 8)
+MATMUL(q4_1,   8 * sizeof(BlockQ4_1), .has_offsets = true)
+MATMUL(q5_0,   8 * sizeof(BlockQ5_0), .zero = 16)
+MATMUL(q5_1,   8 * sizeof(BlockQ5_1), .has_offsets = true)
+MATMUL(iq4_nl, 8 * sizeof(BlockIQ4_NL), .zero = 128)
+MATMUL(q2_k,   sizeof(BlockQ2_K), .has_offsets = true, .by_16 = true)
+MATMUL(q3_k,   sizeof(BlockQ3_K), .zero = 4, .by_16 = true)
+MATMUL(q4_k,   sizeof(BlockQ4_K), .has_offsets = true)
+MATMUL(q5_k,   sizeof(BlockQ5_K), .has_offsets = true)
+MATMUL(q6_k,   sizeof(BlockQ6_K), .zero = 32, .by_16 = true)
+
+// ---------------------------------------------------------------------------- floats
+//
+// The same two ways. What lies past the end of a row is masked off, and neither read nor written.
+
+enum { FEW_FLOATS = 8, FLOAT_DEPTH = 512 };
+
+INLINE __m512 load_floats(Type type, const void *row, size_t i, __mmask16 there) {
+    if (type == F32) return _mm512_maskz_loadu_ps(there, (const float *)row + i);
+    __m256i halves = _mm256_maskz_loadu_epi16(there, (const uint16_t *)row + i);
+    if (type == F16) return _mm512_cvtph_ps(halves);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));   // an upper half
+}
+
+// As dot_rows; two sums to a row, so that additions do not wait for each other.
+INLINE void dot_float_rows(float *out, Type type, int many, const char *row, size_t far, size_t far_bytes,
+                           const float *x, int cols) {
+    __m512 a[4], b[4];
+    for (int i = 0; i < many; i++) a[i] = b[i] = _mm512_setzero_ps();
+    for (int c = 0; c < cols; c += 32) {
+        __mmask16 low = first(cols - c), high = first(cols - c - 16);
+        __m512 x0 = _mm512_maskz_loadu_ps(low, x + c), x1 = _mm512_maskz_loadu_ps(high, x + c + 16);
+        for (int i = 0; i < many; i++) {
+            const char *w = row + i * far_bytes;
+            for (int k = 0; k < (type == F32 ? 2 : 1); k++)
+                _mm_prefetch(w + (size_t)c * (type == F32 ? 4 : 2) + AHEAD + 64 * k, _MM_HINT_T0);
+            a[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c, low), x0, a[i]);
+            b[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c + 16, high), x1, b[i]);
+        }
+    }
+    for (int i = 0; i < many; i++) out[i * far] = _mm512_reduce_add_ps(_mm512_add_ps(a[i], b[i]));
+}
+
+INLINE void few_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
+                       Type type) {
+    size_t row_bytes = bytes_of(type, (size_t)w->cols), rows = (size_t)(to - from), far = rows / 4;
+    const char *row = (const char *)w->data + from * row_bytes;
+    for (size_t i = 0; i < far; i++, row += row_bytes)
+        for (int t = 0; t < T; t++)
+            dot_float_rows(out + (size_t)t * stride + from + i, type, 4, row, far, far * row_bytes,
+                           x + (size_t)t * w->cols, w->cols);
+    row += 3 * far * row_bytes;
+    for (size_t i = 4 * far; i < rows; i++, row += row_bytes)
+        for (int t = 0; t < T; t++)
+            dot_float_rows(out + (size_t)t * stride + from + i, type, 1, row, 0, 0,
+                           x + (size_t)t * w->cols, w->cols);
+}
+
+// 64 rows times 6 tokens, one column at a time.
+INLINE void multiply_float_tile(__m512 *out, const float (*w)[ROWS], const float *const *x, int cols) {
+#define BEGIN_FLOATS(t)                                                                                     \
+    const float *x##t = x[t];                                                                               \
+    __m512 a##t = _mm512_setzero_ps(), b##t = a##t, c##t = a##t, d##t = a##t;
+    EACH(BEGIN_FLOATS)
+#define COLUMN(t)                                                                                           \
+    y = _mm512_set1_ps(x##t[i]);                                                                            \
+    a##t = _mm512_fmadd_ps(w0, y, a##t), b##t = _mm512_fmadd_ps(w1, y, b##t);                               \
+    c##t = _mm512_fmadd_ps(w2, y, c##t), d##t = _mm512_fmadd_ps(w3, y, d##t);
+    for (int i = 0; i < cols; i++) {
+        __m512 w0 = _mm512_load_ps(w[i]), w1 = _mm512_load_ps(w[i] + 16), y;
+        __m512 w2 = _mm512_load_ps(w[i] + 32), w3 = _mm512_load_ps(w[i] + 48);
+        EACH(COLUMN)
+    }
+#define END_FLOATS(t) out[4 * t] = a##t, out[4 * t + 1] = b##t, out[4 * t + 2] = c##t, out[4 * t + 3] = d##t;
+    EACH(END_FLOATS)
+}
+
+INLINE void many_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
+                        Type type) {
+    _Alignas(64) float panel[FLOAT_DEPTH][ROWS];
+    __m512 tile[4 * TILE];
+    size_t row_bytes = bytes_of(type, (size_t)w->cols);
+    for (int r = from; r < to; r += ROWS)
+        for (int c = 0; c < w->cols; c += FLOAT_DEPTH) {
+            int rows = least(to - r, ROWS), cols = least(w->cols - c, FLOAT_DEPTH);
+            for (int i = 0; i < ROWS; i += 16)
+                for (int k = 0; k < cols; k += 16) {
+                    __m512i v[16];
+                    for (int j = 0; j < 16; j++) {
+                        const char *row = (const char *)w->data + least(r + i + j, to - 1) * row_bytes;
+                        v[j] = _mm512_castps_si512(load_floats(type, row, (size_t)(c + k), first(cols - k)));
+                    }
+                    transpose(v);
+                    for (int j = 0; j < 16; j++) _mm512_store_si512(&panel[k + j][i], v[j]);
+                }
+            for (int t = 0; t < T; t += TILE) {
+                const float *in[TILE];
+                for (int k = 0; k < TILE; k++) in[k] = x + (size_t)least(t + k, T - 1) * w->cols + c;
+                multiply_float_tile(tile, (const float (*)[ROWS])panel, in, cols);
+                add_tile(out + (size_t)t * stride + r, stride, tile, 4, rows, T - t, c == 0);
+            }
+        }
+}
+
+// out[c] stays in a register while all rows are added to it.
+INLINE void mix(float *out, const float *scale, const Matrix *w, int rows, Type type) {
+    size_t row_bytes = bytes_of(type, (size_t)w->cols);
+    for (int c = 0; c < w->cols; c += 64) {
+        const char *row = w->data;
+        __m512 sum[4];
+        __mmask16 there[4];
+        for (int k = 0; k < 4; k++) sum[k] = _mm512_setzero_ps(), there[k] = first(w->cols - c - 16 * k);
+        for (int r = 0; r < rows; r++, row += row_bytes)
+            for (int k = 0; k < 4; k++)
+                sum[k] = _mm512_fmadd_ps(_mm512_set1_ps(scale[r]),
+                                         load_floats(type, row, (size_t)c + 16 * k, there[k]), sum[k]);
+        for (int k = 0; k < 4; k++) _mm512_mask_storeu_ps(out + c + 16 * k, there[k], sum[k]);
+    }
+}
+
+#define FLOAT_KERNELS(name, type)                                                                           \
+    static void few_##name(ARGUMENTS) { few_floats(out, stride, w, x, T, from, to, type); }                 \
+    static void many_##name(ARGUMENTS) { many_floats(out, stride, w, x, T, from, to, type); }               \
+    static void matmul_##name(ARGUMENTS) {                                                                  \
+        (T <= FEW_FLOATS ? few_##name : many_##name)(out, stride, w, x, T, from, to);                       \
+    }                                                                                                       \
+    static void mix_##name(float *out, const float *scale, const Matrix *w, int rows) {                     \
+        mix(out, scale, w, rows, type);                                                                     \
+    }
+
+FLOAT_KERNELS(f32, F32)
+FLOAT_KERNELS(f16, F16)
+FLOAT_KERNELS(bf16, BF16)
+
+static void encode_f16(void *out, const float *in, int n) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 there = first(n - i);
+        __m512 x = _mm512_maskz_loadu_ps(there, in + i);
+        _mm256_mask_storeu_epi16((Half *)out + i, there, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+    }
+}
+
+// As in portable.c, bit for bit.
+static void quantize(BlockX8 *out, const float *in, size_t n) {
+    const __m512 zero = _mm512_setzero_ps();
+    for (; n >= BLOCK; n -= BLOCK, in += BLOCK, out++) {
+        __m512 low = _mm512_loadu_ps(in), high = _mm512_loadu_ps(in + 16);
+        float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+        __m512 poison = _mm512_fmadd_ps(low, zero, _mm512_mul_ps(high, zero));      // of what is not finite
+        bool finite = _mm512_cmp_ps_mask(poison, poison, _CMP_ORD_Q) == 0xffff;
+        bool usable = finite && largest > 0x1p-100f;
+        __m512 inverse = _mm512_set1_ps(usable ? 127 / largest : 0);
+        __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
+        __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
+        if (!finite) a = b = _mm512_setzero_si512();
+        out->scale = usable ? largest / 127 : finite ? 0 : _mm512_reduce_add_ps(poison);
+        out->sums[0] = (int16_t)_mm512_reduce_add_epi32(a);
+        out->sums[1] = (int16_t)_mm512_reduce_add_epi32(b);
+        _mm_storeu_si128((__m128i *)out->q, _mm512_cvtepi32_epi8(a));
+        _mm_storeu_si128((__m128i *)(out->q + 16), _mm512_cvtepi32_epi8(b));
+    }
+}
+
+const Kernels kernels_avx512 = {
+    .name = "avx512", .supported = supported, .quantize = quantize, LOOPS,
+    .matmul = { [F32] = matmul_f32, [F16] = matmul_f16, [BF16] = matmul_bf16, [Q8_0] = matmul_q8_0,
+                [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0, [Q5_1] = matmul_q5_1,
+                [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k, [Q4_K] = matmul_q4_k,
+                [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k },
+    .mix    = { [F32] = mix_f32, [F16] = mix_f16, [BF16] = mix_bf16 },
+    .encode = { [F16] = encode_f16 },
+};
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 
 #else
 
