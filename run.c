@@ -34,7 +34,7 @@ static const char help[] =
     "  --template NAME     chat: whose marks stand around a turn (default: as the file says)\n"
     "  --on-full WHAT      chat: stop (default), or shift: forget the oldest turns\n"
     "  --kv f16|f32        type of the KV cache (f16)\n"
-    "  --kernels NAME      portable, avx2, avx512 (default: the fastest this CPU has)\n"
+    "  --kernels NAME      portable, avx2, avx512, neon, neon-dot (default: the fastest for this CPU)\n"
     "  --swap-norm         run a file that was trained with the other norm\n"
     "  --special           control tokens in the prompt are such, not letters\n"
     "  --logits FILE       write the logits of every position to a .npy file\n"
