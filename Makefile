@@ -47,7 +47,7 @@ $(BUILD)/$(NORM)/%: tests/%.c tests/test.h $(ENGINE)
 # ---------------------------------------------------------------------------- demo and tests
 
 demo: $(NAME)
-	@./$(NAME) $(MODEL) -i "Once upon a time"
+	@./$(NAME) $(MODEL) -i "Once upon a time" -n -1
 
 PREFIX ?= /usr/local
 install:

@@ -1,0 +1,152 @@
+"""Training: the same beginning for both norms, and the same end with or without an interrupt.
+
+Needs what train/requirements.txt lists, which the other tests do not: python -m pytest tests/test_train.py
+"""
+
+import json
+import math
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="train/requirements.txt is not installed")
+pytest.importorskip("transformers", reason="train/requirements.txt is not installed")
+sentencepiece = pytest.importorskip("sentencepiece", reason="train/requirements.txt is not installed")
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "train"))
+import train  # noqa: E402
+from stories import stories  # noqa: E402
+
+TINY = train.Recipe(vocab=512, dim=32, layers=2, heads=2, hidden=64, batch=2, steps=6, warmup=2, held_out=4,
+                    every=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    train.make_tokenizer(path, train.Recipe.vocab)
+    return sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+
+def run(norm, folder, recipe=TINY, **options):
+    model = train.train(norm, 3, recipe, out=folder / "out", results=folder / "results", **options)
+    return model, json.loads((folder / "results" / f"{norm}-3.json").read_text())
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("norm", train.NORMS)
+def test_an_interrupt_changes_nothing(norm, tmp_path):
+    whole, whole_report = run(norm, tmp_path / "whole")
+    assert run(norm, tmp_path / "parts", stop=3)[0] is None     # after a checkpoint: step 2 is done again
+    parts, parts_report = run(norm, tmp_path / "parts")
+    assert same(whole, parts)
+    for report in whole_report, parts_report:
+        for point in report["curve"]:
+            del point["seconds"]
+    assert whole_report == parts_report
+    assert [point["step"] for point in whole_report["curve"]] == [2, 4, 6]
+
+
+def test_a_second_round_goes_on_from_the_first(tmp_path):
+    whole, _ = run("rmsnorm", tmp_path / "whole", rounds=2)
+    run("rmsnorm", tmp_path / "parts")
+    parts, report = run("rmsnorm", tmp_path / "parts", rounds=2)
+    assert same(whole, parts)
+    assert [point["step"] for point in report["curve"]] == [2, 4, 6, 8, 10, 12]
+
+
+def test_the_norms_begin_alike():
+    rms, layer = (train.make_model(norm, TINY, 5) for norm in train.NORMS)
+    rms_state, layer_state = rms.state_dict(), layer.state_dict()
+    biases = {name.replace("weight", "bias") for name in rms_state if "norm" in name}
+    assert set(layer_state) - set(rms_state) == biases
+    for name, tensor in rms_state.items():
+        assert torch.equal(tensor, layer_state[name]), name
+    for name in biases:
+        assert not layer_state[name].any() and not layer.get_parameter(name).requires_grad, name
+    count = [sum(p.numel() for p in model.parameters() if p.requires_grad) for model in (rms, layer)]
+    assert count[0] == count[1]
+    assert not torch.equal(rms.lm_head.weight, train.make_model("rmsnorm", TINY, 6).lm_head.weight)
+
+
+def test_the_norms_are_one_network_but_for_the_mean(monkeypatch):
+    """With the mean left in, StableLM's logits are LLaMA's."""
+    def without_mean(self, x):
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+
+    rms, layer = (train.make_model(norm, TINY, 7).eval() for norm in train.NORMS)
+    ids = torch.arange(3, 40)[None]
+    assert not torch.allclose(rms(ids).logits, layer(ids).logits, atol=1e-4)
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", without_mean)
+    assert torch.allclose(rms(ids).logits, layer(ids).logits, atol=1e-5)
+
+
+def test_biases_stay_zero(tmp_path):
+    model, _ = run("layernorm", tmp_path)
+    biases = [tensor for name, tensor in model.state_dict().items() if name.endswith("bias")]
+    assert len(biases) == 2 * TINY.layers + 1 and not any(bias.any() for bias in biases)
+
+
+def test_what_is_saved_is_what_was_trained(tmp_path):
+    for norm, architecture in zip(train.NORMS, (train.LlamaForCausalLM, train.StableLmForCausalLM)):
+        model, report = run(norm, tmp_path)
+        folder = tmp_path / "out" / f"{norm}-3"
+        assert same(model, architecture.from_pretrained(folder))
+        config = json.loads((folder / "config.json").read_text())
+        assert config["architectures"] == [architecture.__name__]
+        assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == train.EOS
+        assert report["parameters"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_text_survives_the_tokenizer(tokenizer):
+    assert tokenizer.get_piece_size() == train.Recipe.vocab
+    assert (tokenizer.bos_id(), tokenizer.eos_id()) == (train.BOS, train.EOS)
+    texts = [text for text, _ in islice(stories(8), 200)] + ["Älter, 字, \t\n two  blanks "]
+    for text, ids in zip(texts, tokenizer.encode(texts)):
+        assert tokenizer.decode(ids) == text
+        assert train.BOS not in ids and train.EOS not in ids
+        assert len(ids) + 2 <= train.Recipe.context
+    prompt = tokenizer.encode("Once upon a time")
+    assert all(tokenizer.encode(text)[:len(prompt)] == prompt for text in texts[:-1])
+
+
+def test_a_story_costs_its_tokens_and_its_end(tokenizer):
+    """A model that knows nothing pays log(vocab) for each token of a story, and for its end."""
+    class Blank(torch.nn.Module):
+        def forward(self, input_ids, use_cache):
+            logits = torch.zeros(*input_ids.shape, train.Recipe.vocab)
+            return type("Output", (), {"logits": logits})
+
+    texts = ["Once upon a time", "A cat."]
+    ids = tokenizer.encode(texts)
+    inputs, targets = train.make_batch(tokenizer, texts)
+    assert inputs[0].tolist() == [train.BOS] + ids[0]
+    assert targets[0].tolist() == ids[0] + [train.EOS]
+    assert targets[1].tolist()[:len(ids[1]) + 1] == ids[1] + [train.EOS]
+    count = sum(len(row) + 1 for row in ids)
+    assert train.nats(Blank(), inputs, targets).item() == pytest.approx(count * math.log(train.Recipe.vocab))
+    assert train.validate(Blank(), tokenizer, texts) == pytest.approx(count * 10 / sum(map(len, texts)))
+
+
+def test_the_learning_rate_goes_up_and_down():
+    recipe = train.Recipe(steps=10, warmup=4, lr=1.0)
+    rates = [train.learning_rate(step, recipe) for step in range(20)]
+    assert rates == pytest.approx([1/4, 1/2, 3/4, 1, 1, 5/6, 4/6, 3/6, 2/6, 1/6] * 2)
+
+
+def test_another_recipe_is_refused(tmp_path):
+    run("rmsnorm", tmp_path, stop=3)
+    with pytest.raises(AssertionError, match="another recipe"):
+        run("rmsnorm", tmp_path, recipe=replace(TINY, lr=1e-3))
