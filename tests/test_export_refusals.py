@@ -339,8 +339,10 @@ def test_tensor_by_tensor(large, tmp_path, record_property):
 def test_interrupted(end, large, tmp_path):
     """Nothing is left that looks finished."""
     out, partial = tmp_path / "out.gguf", tmp_path / "out.gguf.partial"
+    # Who runs in the background of a shell ignores SIGINT, and so would what he starts.
     process = subprocess.Popen([sys.executable, ROOT / "export.py", large, "-o", out, "--type", "q5_1"],
-                               stderr=subprocess.PIPE)
+                               stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     deadline = time.monotonic() + 30
     while not (partial.exists() and partial.stat().st_size > 1 << 20):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
