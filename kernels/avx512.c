@@ -6,36 +6,8 @@
 #include "kernels.h"
 
 #ifdef __x86_64__
-#include <immintrin.h>
-
-static bool supported(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
-}
-
-#ifdef __clang__
-#pragma clang attribute push( \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"))), apply_to = function)
-#else
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")
-#endif
+#include "avx512.h"
 #include "loops.h"
-
-#define INLINE static inline __attribute__((always_inline))             // so that a Coding is all constants
-
-static inline int least(int a, int b) { return a < b ? a : b; }
-
-INLINE __m128i load16(const void *p) { return _mm_loadu_si128(p); }                // so many bytes
-INLINE __m256i load32(const void *p) { return _mm256_loadu_si256(p); }
-INLINE __m512i load64(const void *p) { return _mm512_loadu_si512(p); }
-
-INLINE __m256i join16(__m128i low, __m128i high) { return _mm256_set_m128i(high, low); }
-INLINE __m512i join(__m256i low, __m256i high) {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-}
-INLINE __m512 half(Half h) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)h)); }     // in every lane
-INLINE __mmask16 first(int n) { return (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1 << n) - 1 : 0); }
 
 // ---------------------------------------------------------------------------- 256 numbers of a row
 //
@@ -250,12 +222,10 @@ INLINE void unpack_q6_k(Unpacked *u, const void *block) {
     u->scale[0] = _mm512_mul_ps(half(b->d), floats(load16(b->scales)));
 }
 
-enum { AHEAD = 1024 };                                  // bytes to ask the memory for before they are needed
-
 // The first `left` numbers at p, and zeros behind them.
 INLINE void unpack_next(Unpacked *u, Coding f, const char *p, int left) {
     char padded[8 * sizeof(BlockQ8_0)];
-    for (int i = 0; i < f.bytes; i += 64) _mm_prefetch(p + AHEAD + i, _MM_HINT_T0);
+    prefetch(p, f.bytes);
     if (left < SUPER) {                                 // never, where blocks are of 256
         memset(padded, 0, sizeof padded);
         p = memcpy(padded, p, (size_t)(f.bytes / 8 * (left / BLOCK)));
@@ -359,35 +329,9 @@ INLINE void matmul_few(float *out, int stride, const Matrix *w, const BlockX8 *x
 // A panel holds 64 rows, 16 to a strip. Lane r of a vector belongs to row r; a vector of small integers holds
 // four columns of each row, so that four bytes of x, in all lanes, meet 16 rows at once.
 
-enum { ROWS = 64, TILE = 6, DEPTH = 2048 };             // rows of a panel; tokens; columns at a time
+enum { DEPTH = 2048 };                                  // columns at a time
 
 typedef struct { __m512i q[8]; __m512 scale[2], offset[2]; } Strip;     // 16 rows x 32 columns
-
-// v[i][j] becomes v[j][i]: pairs, then fours, then the quarters of the vectors.
-INLINE void transpose(__m512i v[16]) {
-    __m512i w[16];
-    for (int i = 0; i < 16; i += 2) {
-        w[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-        w[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            v[i + 2 * j] = _mm512_unpacklo_epi64(w[i + j], w[i + 2 + j]);
-            v[i + 2 * j + 1] = _mm512_unpackhi_epi64(w[i + j], w[i + 2 + j]);
-        }
-    for (int j = 0; j < 4; j++) {                       // v[4i + j]: columns j, j + 4, ... of four rows
-        w[j] = _mm512_shuffle_i32x4(v[j], v[j + 4], 0x88);
-        w[j + 4] = _mm512_shuffle_i32x4(v[j], v[j + 4], 0xdd);
-        w[j + 8] = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0x88);
-        w[j + 12] = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0xdd);
-    }
-    for (int j = 0; j < 4; j++) {
-        v[j] = _mm512_shuffle_i32x4(w[j], w[j + 8], 0x88);
-        v[j + 4] = _mm512_shuffle_i32x4(w[j + 4], w[j + 12], 0x88);
-        v[j + 8] = _mm512_shuffle_i32x4(w[j], w[j + 8], 0xdd);
-        v[j + 12] = _mm512_shuffle_i32x4(w[j + 4], w[j + 12], 0xdd);
-    }
-}
 
 // 16 rows from `row` on; those after the last stand for rows that there are not, and nobody asks for theirs.
 INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, int rows, int cols) {
@@ -429,9 +373,7 @@ INLINE __m512i four_of(const int8_t *q) {
     return _mm512_set1_epi32(bytes);
 }
 
-// 32 rows times 6 tokens. The names of the sums, a and b of integers, f and g of floats, are spelled out for
-// every token because compilers leave an array of them in memory.
-#define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
+// 32 rows times 6 tokens. Of token t, at and bt are sums of integers, ft and gt of floats.
 INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w, const BlockX8 *const *x,
                           int blocks) {
     const int zero = f.zero, parts = f.by_16 ? 2 : 1;
@@ -458,7 +400,7 @@ INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w,
     d = _mm512_set1_ps(x##t[i].scale);                                                                      \
     f##t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(a##t), _mm512_mul_ps(v->scale[h], d), f##t);                  \
     g##t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(b##t), _mm512_mul_ps(w->scale[h], d), g##t);                  \
-    if (f.has_offsets) {                                                                                \
+    if (f.has_offsets) {                                                                                    \
         d = _mm512_mul_ps(_mm512_cvtepi32_ps(weigh_sums(x##t + i, low, high)), d);                          \
         f##t = _mm512_fmadd_ps(v->offset[h], d, f##t);                                                      \
         g##t = _mm512_fmadd_ps(w->offset[h], d, g##t);                                                      \
@@ -469,17 +411,6 @@ INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w,
     }
 #define END(t) out[2 * t] = f##t, out[2 * t + 1] = g##t;
     EACH(END)
-}
-
-// The sums of a tile join those of earlier columns.
-INLINE void add_tile(float *out, int stride, const __m512 *tile, int width, int rows, int T, bool fresh) {
-    for (int t = 0; t < least(T, TILE); t++)
-        for (int i = 0; i < width; i++) {
-            __mmask16 there = first(rows - 16 * i);
-            float *to = out + (size_t)t * stride + 16 * i;
-            __m512 before = fresh ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(there, to);
-            _mm512_mask_storeu_ps(to, there, _mm512_add_ps(before, tile[width * t + i]));
-        }
 }
 
 INLINE void matmul_many(float *out, int stride, const Matrix *w, const BlockX8 *x, int T, int from, int to,
@@ -505,11 +436,10 @@ INLINE void matmul_many(float *out, int stride, const Matrix *w, const BlockX8 *
         }
 }
 
-#define ARGUMENTS float *out, int stride, const Matrix *w, const void *x, int T, int from, int to
 #define MATMUL(name, ...)                                                                                   \
-    static const Coding coding_##name = { unpack_##name, __VA_ARGS__ };                                     \
-    static void few_##name(ARGUMENTS) { matmul_few(out, stride, w, x, T, from, to, coding_##name); }        \
-    static void many_##name(ARGUMENTS) { matmul_many(out, stride, w, x, T, from, to, coding_##name); }      \
+    static const Coding as_##name = { unpack_##name, __VA_ARGS__ };                                         \
+    TARGET static void few_##name(ARGUMENTS) { matmul_few(out, stride, w, x, T, from, to, as_##name); }     \
+    TARGET static void many_##name(ARGUMENTS) { matmul_many(out, stride, w, x, T, from, to, as_##name); }   \
     static void matmul_##name(ARGUMENTS) {                                                                  \
         (T <= FEW ? few_##name : many_##name)(out, stride, w, x, T, from, to);                              \
     }
@@ -526,171 +456,21 @@ MATMUL(q4_k,   sizeof(BlockQ4_K), .has_offsets = true)
 MATMUL(q5_k,   sizeof(BlockQ5_K), .has_offsets = true)
 MATMUL(q6_k,   sizeof(BlockQ6_K), .zero = 32, .by_16 = true)
 
-// ---------------------------------------------------------------------------- floats
-//
-// The same two ways. What lies past the end of a row is masked off, and neither read nor written.
-
-enum { FEW_FLOATS = 8, FLOAT_DEPTH = 512 };
-
-INLINE __m512 load_floats(Type type, const void *row, size_t i, __mmask16 there) {
-    if (type == F32) return _mm512_maskz_loadu_ps(there, (const float *)row + i);
-    __m256i halves = _mm256_maskz_loadu_epi16(there, (const uint16_t *)row + i);
-    if (type == F16) return _mm512_cvtph_ps(halves);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));   // an upper half
-}
-
-// As dot_rows; two sums to a row, so that additions do not wait for each other.
-INLINE void dot_float_rows(float *out, Type type, int many, const char *row, size_t far, size_t far_bytes,
-                           const float *x, int cols) {
-    __m512 a[4], b[4];
-    for (int i = 0; i < many; i++) a[i] = b[i] = _mm512_setzero_ps();
-    for (int c = 0; c < cols; c += 32) {
-        __mmask16 low = first(cols - c), high = first(cols - c - 16);
-        __m512 x0 = _mm512_maskz_loadu_ps(low, x + c), x1 = _mm512_maskz_loadu_ps(high, x + c + 16);
-        for (int i = 0; i < many; i++) {
-            const char *w = row + i * far_bytes;
-            for (int k = 0; k < (type == F32 ? 2 : 1); k++)
-                _mm_prefetch(w + (size_t)c * (type == F32 ? 4 : 2) + AHEAD + 64 * k, _MM_HINT_T0);
-            a[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c, low), x0, a[i]);
-            b[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c + 16, high), x1, b[i]);
-        }
-    }
-    for (int i = 0; i < many; i++) out[i * far] = _mm512_reduce_add_ps(_mm512_add_ps(a[i], b[i]));
-}
-
-INLINE void few_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
-                       Type type) {
-    size_t row_bytes = bytes_of(type, (size_t)w->cols), rows = (size_t)(to - from), far = rows / 4;
-    const char *row = (const char *)w->data + from * row_bytes;
-    for (size_t i = 0; i < far; i++, row += row_bytes)
-        for (int t = 0; t < T; t++)
-            dot_float_rows(out + (size_t)t * stride + from + i, type, 4, row, far, far * row_bytes,
-                           x + (size_t)t * w->cols, w->cols);
-    row += 3 * far * row_bytes;
-    for (size_t i = 4 * far; i < rows; i++, row += row_bytes)
-        for (int t = 0; t < T; t++)
-            dot_float_rows(out + (size_t)t * stride + from + i, type, 1, row, 0, 0,
-                           x + (size_t)t * w->cols, w->cols);
-}
-
-// 64 rows times 6 tokens, one column at a time.
-INLINE void multiply_float_tile(__m512 *out, const float (*w)[ROWS], const float *const *x, int cols) {
-#define BEGIN_FLOATS(t)                                                                                     \
-    const float *x##t = x[t];                                                                               \
-    __m512 a##t = _mm512_setzero_ps(), b##t = a##t, c##t = a##t, d##t = a##t;
-    EACH(BEGIN_FLOATS)
-#define COLUMN(t)                                                                                           \
-    y = _mm512_set1_ps(x##t[i]);                                                                            \
-    a##t = _mm512_fmadd_ps(w0, y, a##t), b##t = _mm512_fmadd_ps(w1, y, b##t);                               \
-    c##t = _mm512_fmadd_ps(w2, y, c##t), d##t = _mm512_fmadd_ps(w3, y, d##t);
-    for (int i = 0; i < cols; i++) {
-        __m512 w0 = _mm512_load_ps(w[i]), w1 = _mm512_load_ps(w[i] + 16), y;
-        __m512 w2 = _mm512_load_ps(w[i] + 32), w3 = _mm512_load_ps(w[i] + 48);
-        EACH(COLUMN)
-    }
-#define END_FLOATS(t) out[4 * t] = a##t, out[4 * t + 1] = b##t, out[4 * t + 2] = c##t, out[4 * t + 3] = d##t;
-    EACH(END_FLOATS)
-}
-
-INLINE void many_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
-                        Type type) {
-    _Alignas(64) float panel[FLOAT_DEPTH][ROWS];
-    __m512 tile[4 * TILE];
-    size_t row_bytes = bytes_of(type, (size_t)w->cols);
-    for (int r = from; r < to; r += ROWS)
-        for (int c = 0; c < w->cols; c += FLOAT_DEPTH) {
-            int rows = least(to - r, ROWS), cols = least(w->cols - c, FLOAT_DEPTH);
-            for (int i = 0; i < ROWS; i += 16)
-                for (int k = 0; k < cols; k += 16) {
-                    __m512i v[16];
-                    for (int j = 0; j < 16; j++) {
-                        const char *row = (const char *)w->data + least(r + i + j, to - 1) * row_bytes;
-                        v[j] = _mm512_castps_si512(load_floats(type, row, (size_t)(c + k), first(cols - k)));
-                    }
-                    transpose(v);
-                    for (int j = 0; j < 16; j++) _mm512_store_si512(&panel[k + j][i], v[j]);
-                }
-            for (int t = 0; t < T; t += TILE) {
-                const float *in[TILE];
-                for (int k = 0; k < TILE; k++) in[k] = x + (size_t)least(t + k, T - 1) * w->cols + c;
-                multiply_float_tile(tile, (const float (*)[ROWS])panel, in, cols);
-                add_tile(out + (size_t)t * stride + r, stride, tile, 4, rows, T - t, c == 0);
-            }
-        }
-}
-
-// out[c] stays in a register while all rows are added to it.
-INLINE void mix(float *out, const float *scale, const Matrix *w, int rows, Type type) {
-    size_t row_bytes = bytes_of(type, (size_t)w->cols);
-    for (int c = 0; c < w->cols; c += 64) {
-        const char *row = w->data;
-        __m512 sum[4];
-        __mmask16 there[4];
-        for (int k = 0; k < 4; k++) sum[k] = _mm512_setzero_ps(), there[k] = first(w->cols - c - 16 * k);
-        for (int r = 0; r < rows; r++, row += row_bytes)
-            for (int k = 0; k < 4; k++)
-                sum[k] = _mm512_fmadd_ps(_mm512_set1_ps(scale[r]),
-                                         load_floats(type, row, (size_t)c + 16 * k, there[k]), sum[k]);
-        for (int k = 0; k < 4; k++) _mm512_mask_storeu_ps(out + c + 16 * k, there[k], sum[k]);
-    }
-}
-
-#define FLOAT_KERNELS(name, type)                                                                           \
-    static void few_##name(ARGUMENTS) { few_floats(out, stride, w, x, T, from, to, type); }                 \
-    static void many_##name(ARGUMENTS) { many_floats(out, stride, w, x, T, from, to, type); }               \
-    static void matmul_##name(ARGUMENTS) {                                                                  \
-        (T <= FEW_FLOATS ? few_##name : many_##name)(out, stride, w, x, T, from, to);                       \
-    }                                                                                                       \
-    static void mix_##name(float *out, const float *scale, const Matrix *w, int rows) {                     \
-        mix(out, scale, w, rows, type);                                                                     \
-    }
-
-FLOAT_KERNELS(f32, F32)
-FLOAT_KERNELS(f16, F16)
-FLOAT_KERNELS(bf16, BF16)
-
-static void encode_f16(void *out, const float *in, int n) {
-    for (int i = 0; i < n; i += 16) {
-        __mmask16 there = first(n - i);
-        __m512 x = _mm512_maskz_loadu_ps(there, in + i);
-        _mm256_mask_storeu_epi16((Half *)out + i, there, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-    }
-}
-
-// As in portable.c, bit for bit.
-static void quantize(BlockX8 *out, const float *in, size_t n) {
-    const __m512 zero = _mm512_setzero_ps();
-    for (; n >= BLOCK; n -= BLOCK, in += BLOCK, out++) {
-        __m512 low = _mm512_loadu_ps(in), high = _mm512_loadu_ps(in + 16);
-        float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-        __m512 poison = _mm512_fmadd_ps(low, zero, _mm512_mul_ps(high, zero));      // of what is not finite
-        bool finite = _mm512_cmp_ps_mask(poison, poison, _CMP_ORD_Q) == 0xffff;
-        bool usable = finite && largest > 0x1p-100f;
-        __m512 inverse = _mm512_set1_ps(usable ? 127 / largest : 0);
-        __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
-        __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
-        if (!finite) a = b = _mm512_setzero_si512();
-        out->scale = usable ? largest / 127 : finite ? 0 : _mm512_reduce_add_ps(poison);
-        out->sums[0] = (int16_t)_mm512_reduce_add_epi32(a);
-        out->sums[1] = (int16_t)_mm512_reduce_add_epi32(b);
-        _mm_storeu_si128((__m128i *)out->q, _mm512_cvtepi32_epi8(a));
-        _mm_storeu_si128((__m128i *)(out->q + 16), _mm512_cvtepi32_epi8(b));
-    }
+static bool supported(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
 
 const Kernels kernels_avx512 = {
-    .name = "avx512", .supported = supported, .quantize = quantize, LOOPS,
-    .matmul = { [F32] = matmul_f32, [F16] = matmul_f16, [BF16] = matmul_bf16, [Q8_0] = matmul_q8_0,
-                [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0, [Q5_1] = matmul_q5_1,
-                [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k, [Q4_K] = matmul_q4_k,
-                [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k },
-    .mix    = { [F32] = mix_f32, [F16] = mix_f16, [BF16] = mix_bf16 },
-    .encode = { [F16] = encode_f16 },
+    .name = "avx512", .supported = supported, .quantize = avx512_quantize, LOOPS,
+    .matmul = { [F32] = avx512_matmul_f32, [F16] = avx512_matmul_f16, [BF16] = avx512_matmul_bf16,
+                [Q8_0] = matmul_q8_0, [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0,
+                [Q5_1] = matmul_q5_1, [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k,
+                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k },
+    .mix    = { [F32] = avx512_mix_f32, [F16] = avx512_mix_f16, [BF16] = avx512_mix_bf16 },
+    .encode = { [F16] = avx512_encode_f16 },
 };
-
-#ifdef __clang__
-#pragma clang attribute pop
-#endif
 
 #else
 

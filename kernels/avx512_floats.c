@@ -1,0 +1,158 @@
+// avx512_floats.c - x86-64 with AVX-512: matrices of floats, and the rounding of inputs.
+//
+// A few tokens and many, as in avx512.c. What lies past the end of a row is masked off, and neither read nor
+// written.
+#include "kernels.h"
+
+#ifdef __x86_64__
+#include "avx512.h"
+
+enum { FEW_FLOATS = 8, FLOAT_DEPTH = 512 };
+
+INLINE __m512 load_floats(Type type, const void *row, size_t i, __mmask16 there) {
+    if (type == F32) return _mm512_maskz_loadu_ps(there, (const float *)row + i);
+    __m256i halves = _mm256_maskz_loadu_epi16(there, (const uint16_t *)row + i);
+    if (type == F16) return _mm512_cvtph_ps(halves);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));   // an upper half
+}
+
+// As dot_rows; two sums to a row, so that additions do not wait for each other.
+INLINE void dot_float_rows(float *out, Type type, int many, const char *row, size_t far, size_t far_bytes,
+                           const float *x, int cols) {
+    const int bytes = type == F32 ? sizeof(float) : sizeof(Half);
+    __m512 a[4], b[4];
+    for (int i = 0; i < many; i++) a[i] = b[i] = _mm512_setzero_ps();
+    for (int c = 0; c < cols; c += 32) {
+        __mmask16 low = first(cols - c), high = first(cols - c - 16);
+        __m512 x0 = _mm512_maskz_loadu_ps(low, x + c), x1 = _mm512_maskz_loadu_ps(high, x + c + 16);
+        for (int i = 0; i < many; i++) {
+            const char *w = row + i * far_bytes;
+            prefetch(w + (size_t)c * bytes, 32 * bytes);
+            a[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c, low), x0, a[i]);
+            b[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c + 16, high), x1, b[i]);
+        }
+    }
+    for (int i = 0; i < many; i++) out[i * far] = _mm512_reduce_add_ps(_mm512_add_ps(a[i], b[i]));
+}
+
+INLINE void few_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
+                       Type type) {
+    size_t row_bytes = bytes_of(type, (size_t)w->cols), rows = (size_t)(to - from), far = rows / 4;
+    const char *row = (const char *)w->data + from * row_bytes;
+    for (size_t i = 0; i < far; i++, row += row_bytes)
+        for (int t = 0; t < T; t++)
+            dot_float_rows(out + (size_t)t * stride + from + i, type, 4, row, far, far * row_bytes,
+                           x + (size_t)t * w->cols, w->cols);
+    row += 3 * far * row_bytes;
+    for (size_t i = 4 * far; i < rows; i++, row += row_bytes)
+        for (int t = 0; t < T; t++)
+            dot_float_rows(out + (size_t)t * stride + from + i, type, 1, row, 0, 0,
+                           x + (size_t)t * w->cols, w->cols);
+}
+
+// 64 rows times 6 tokens, one column at a time.
+INLINE void multiply_float_tile(__m512 *out, const float (*w)[ROWS], const float *const *x, int cols) {
+#define BEGIN_FLOATS(t)                                                                                     \
+    const float *x##t = x[t];                                                                               \
+    __m512 a##t = _mm512_setzero_ps(), b##t = a##t, c##t = a##t, d##t = a##t;
+    EACH(BEGIN_FLOATS)
+#define COLUMN(t)                                                                                           \
+    y = _mm512_set1_ps(x##t[i]);                                                                            \
+    a##t = _mm512_fmadd_ps(w0, y, a##t), b##t = _mm512_fmadd_ps(w1, y, b##t);                               \
+    c##t = _mm512_fmadd_ps(w2, y, c##t), d##t = _mm512_fmadd_ps(w3, y, d##t);
+    for (int i = 0; i < cols; i++) {
+        __m512 w0 = _mm512_load_ps(w[i]), w1 = _mm512_load_ps(w[i] + 16), y;
+        __m512 w2 = _mm512_load_ps(w[i] + 32), w3 = _mm512_load_ps(w[i] + 48);
+        EACH(COLUMN)
+    }
+#define END_FLOATS(t) out[4 * t] = a##t, out[4 * t + 1] = b##t, out[4 * t + 2] = c##t, out[4 * t + 3] = d##t;
+    EACH(END_FLOATS)
+}
+
+INLINE void many_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
+                        Type type) {
+    _Alignas(64) float panel[FLOAT_DEPTH][ROWS];
+    __m512 tile[4 * TILE];
+    size_t row_bytes = bytes_of(type, (size_t)w->cols);
+    for (int r = from; r < to; r += ROWS)
+        for (int c = 0; c < w->cols; c += FLOAT_DEPTH) {
+            int rows = least(to - r, ROWS), cols = least(w->cols - c, FLOAT_DEPTH);
+            for (int i = 0; i < ROWS; i += 16)
+                for (int k = 0; k < cols; k += 16) {
+                    __m512i v[16];
+                    for (int j = 0; j < 16; j++) {
+                        const char *row = (const char *)w->data + least(r + i + j, to - 1) * row_bytes;
+                        v[j] = _mm512_castps_si512(load_floats(type, row, (size_t)(c + k), first(cols - k)));
+                    }
+                    transpose(v);
+                    for (int j = 0; j < 16; j++) _mm512_store_si512(&panel[k + j][i], v[j]);
+                }
+            for (int t = 0; t < T; t += TILE) {
+                const float *in[TILE];
+                for (int k = 0; k < TILE; k++) in[k] = x + (size_t)least(t + k, T - 1) * w->cols + c;
+                multiply_float_tile(tile, (const float (*)[ROWS])panel, in, cols);
+                add_tile(out + (size_t)t * stride + r, stride, tile, 4, rows, T - t, c == 0);
+            }
+        }
+}
+
+// out[c] stays in a register while all rows are added to it.
+INLINE void mix(float *out, const float *scale, const Matrix *w, int rows, Type type) {
+    size_t row_bytes = bytes_of(type, (size_t)w->cols);
+    for (int c = 0; c < w->cols; c += 64) {
+        const char *row = w->data;
+        __m512 sum[4];
+        __mmask16 there[4];
+        for (int k = 0; k < 4; k++) sum[k] = _mm512_setzero_ps(), there[k] = first(w->cols - c - 16 * k);
+        for (int r = 0; r < rows; r++, row += row_bytes)
+            for (int k = 0; k < 4; k++)
+                sum[k] = _mm512_fmadd_ps(_mm512_set1_ps(scale[r]),
+                                         load_floats(type, row, (size_t)c + 16 * k, there[k]), sum[k]);
+        for (int k = 0; k < 4; k++) _mm512_mask_storeu_ps(out + c + 16 * k, there[k], sum[k]);
+    }
+}
+
+#define FLOAT_KERNELS(name, type)                                                                           \
+    TARGET static void few_##name(ARGUMENTS) { few_floats(out, stride, w, x, T, from, to, type); }          \
+    TARGET static void many_##name(ARGUMENTS) { many_floats(out, stride, w, x, T, from, to, type); }        \
+    void avx512_matmul_##name(ARGUMENTS) {                                                                  \
+        (T <= FEW_FLOATS ? few_##name : many_##name)(out, stride, w, x, T, from, to);                       \
+    }                                                                                                       \
+    TARGET void avx512_mix_##name(float *out, const float *scale, const Matrix *w, int rows) {              \
+        mix(out, scale, w, rows, type);                                                                     \
+    }
+
+FLOAT_KERNELS(f32, F32)
+FLOAT_KERNELS(f16, F16)
+FLOAT_KERNELS(bf16, BF16)
+
+TARGET void avx512_encode_f16(void *out, const float *in, int n) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 there = first(n - i);
+        __m512 x = _mm512_maskz_loadu_ps(there, in + i);
+        _mm256_mask_storeu_epi16((Half *)out + i, there, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+    }
+}
+
+// As in portable.c, bit for bit.
+TARGET void avx512_quantize(BlockX8 *out, const float *in, size_t n) {
+    const __m512 zero = _mm512_setzero_ps();
+    for (; n >= BLOCK; n -= BLOCK, in += BLOCK, out++) {
+        __m512 low = _mm512_loadu_ps(in), high = _mm512_loadu_ps(in + 16);
+        float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+        __m512 poison = _mm512_fmadd_ps(low, zero, _mm512_mul_ps(high, zero));      // of what is not finite
+        bool finite = _mm512_cmp_ps_mask(poison, poison, _CMP_ORD_Q) == 0xffff;
+        bool usable = finite && largest > 0x1p-100f;
+        __m512 inverse = _mm512_set1_ps(usable ? 127 / largest : 0);
+        __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
+        __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
+        if (!finite) a = b = _mm512_setzero_si512();
+        out->scale = usable ? largest / 127 : finite ? 0 : _mm512_reduce_add_ps(poison);
+        out->sums[0] = (int16_t)_mm512_reduce_add_epi32(a);
+        out->sums[1] = (int16_t)_mm512_reduce_add_epi32(b);
+        _mm_storeu_si128((__m128i *)out->q, _mm512_cvtepi32_epi8(a));
+        _mm_storeu_si128((__m128i *)(out->q + 16), _mm512_cvtepi32_epi8(b));
+    }
+}
+
+#endif
