@@ -74,7 +74,7 @@ def choose_types(tensors, wanted):
     """Vectors stay exact. Rows that are no whole number of blocks become F16. None wanted: each its own."""
     types, odd = {}, []
     for t in tensors:
-        types[t.name] = Type.F32 if len(t.shape) < 2 else wanted or t.type
+        types[t.name] = Type.F32 if len(t.shape) < 2 else t.type if wanted is None else wanted
         if not fits(types[t.name], t):
             types[t.name] = Type.F16
             odd.append(t)

@@ -234,6 +234,8 @@ def test_a_gguf_changes_its_type(name, models, tmp_path):
                         "general.alignment")
     assert tensors_of(half).keys() == tensors_of(source).keys()
     assert {t.tensor_type.name for t in tensors_of(half).values()} == {"F32", "F16"}
+    whole = exported(half, tmp_path / "whole.gguf", "--type", "f32")
+    assert {t.tensor_type.name for t in tensors_of(whole).values()} == {"F32"}
 
 
 # ---------------------------------------------------------------------------- ids
