@@ -228,7 +228,7 @@ def main():
     parser.add_argument("--norm", choices=NORMS, action="append", help="one norm (both)")
     parser.add_argument("--seed", type=int, action="append", help="one seed (0, 1 and 2)")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help=f"steps of a round ({Recipe.steps})")
-    parser.add_argument("--rounds", type=int, default=1, help="1; with 2, a finished run goes on for another")
+    parser.add_argument("--rounds", type=int, default=2, help="2; with 3, a finished run goes on for another")
     args = parser.parse_args()
     # A process for each norm, and one thread in each: sums of one thread are always rounded alike.
     recipe, seeds = Recipe(steps=args.steps), args.seed or (0, 1, 2)
