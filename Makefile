@@ -5,7 +5,8 @@
 # make test                  build and run every test of the project
 # make conformance DATA=dir  compare with other engines on real checkpoints
 # make parity                export.py: the logits of transformers, whatever the model
-# make peers                 the same with llama.cpp
+# make peers                 the same with llama.cpp, which it sets up
+# make bench                 how fast, beside llama.cpp and the machine's limits; BENCH="--shape 1.1B": options
 # make fuzz SECONDS=60       throw bytes at the readers, each target for so long (needs clang)
 # options, in any combination: OPENMP=1   SANITIZE=address,undefined   CC=clang   CFLAGS=...
 CC     ?= cc
@@ -44,6 +45,12 @@ $(BUILD)/$(NORM)/%: tests/%.c tests/test.h $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
 
+build/limits: $(BUILD)/limits FORCE
+	@cmp -s $< $@ || cp -f $< $@
+
+$(BUILD)/limits: bench/limits.c $(ENGINE)
+	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
+
 # ---------------------------------------------------------------------------- demo and tests
 
 demo: $(NAME)
@@ -73,7 +80,7 @@ test-c: $(NAME) $(TESTS)
 pytest: .venv/ready
 	@$(MAKE) --no-print-directory NORM=rmsnorm run
 	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
-	@$(MAKE) --no-print-directory NORM=rmsnorm $(BUILD)/rmsnorm/chat_ids
+	@$(MAKE) --no-print-directory NORM=rmsnorm build/limits $(BUILD)/rmsnorm/chat_ids
 	@.venv/bin/python -m pytest -q -x $(PYTEST) --run $(BUILD)/run --run-layernorm $(BUILD)/run-layernorm \
 	    --chat-ids $(BUILD)/rmsnorm/chat_ids
 
@@ -90,6 +97,12 @@ parity:
 peers: .venv/ready
 	@.venv/bin/pip install -q --disable-pip-version-check llama-cpp-python==0.3.36
 	@$(MAKE) --no-print-directory PYTEST=tests/peers.py pytest
+
+# Speed, for a quiet machine: nothing here passes or fails.
+bench: .venv/ready
+	@$(MAKE) --no-print-directory NORM=rmsnorm run build/limits
+	@.venv/bin/pip install -q --disable-pip-version-check -r bench/requirements.txt
+	@.venv/bin/python bench/compare.py --compiler "$$($(CC) --version | head -n 1), $(CFLAGS)" $(BENCH)
 
 # libFuzzer, from corpora of small good files and damaged ones.
 SECONDS ?= 60
@@ -117,6 +130,6 @@ clean:
 	rm -rf build run run-layernorm
 
 FORCE:
-.PHONY: FORCE demo install test test-c pytest conformance parity peers fuzz clean
+.PHONY: FORCE demo install test test-c pytest conformance parity peers bench fuzz clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)

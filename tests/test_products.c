@@ -1,5 +1,7 @@
 // test_products.c - products with matrices of every type, for every set of kernels this CPU can run: against
 // double, and the same bits however rows are shared out.
+//
+//   test_products [--bench [TYPE]]     what is checked is also timed, on one thread; TYPE: no other
 #include "test.h"
 
 static const char *const sets[] = { "portable", "avx2", "avx512", "neon", "neon-dot" };
@@ -162,10 +164,33 @@ static float minus_ones(int i) { (void)i; return -1; }
 static float alternating(int i) { return i % 2 ? -1 : 1; }
 static float gaps(int i) { return i / BLOCK % 2 ? 0 : random_float(); }
 
+static bool benching;
+
+// The best of some batches, each long enough for the clock. The weights lie in a cache by then.
+static void time_product(const Case *c) {
+    const void *x = c->x + MARGIN;
+    if (formats[c->w.type].int8_input) x = c->x8 + MARGIN / BLOCK;
+    double best = INFINITY;
+    for (int batch = 0, n = 1; batch < 5;) {
+        double started = seconds();
+        for (int i = 0; i < n; i++)
+            kernels.matmul[c->w.type](c->out, stride_of(c), &c->w, x, c->T, 0, c->w.rows);
+        double taken = seconds() - started;
+        if (taken < 1e-4) { n *= 2; continue; }
+        best = taken / n < best ? taken / n : best;
+        batch++;
+    }
+    printf("%-8s %-8s %4d x %4d %4d %9.2f %12.2f\n", kernels.name, formats[c->w.type].name, c->w.rows,
+           c->w.cols, c->T, (double)matrix_bytes(&c->w) / best / 1e9,
+           (double)c->w.rows * c->w.cols * c->T / best / 1e9);
+}
+
 static void test_shape(Type type, int rows, int cols, int T, Odd odd, float (*number)(int i)) {
     Case c = make_case(type, rows, cols, T, odd, number);
     check_product(&c);
     check_shares(&c);
+    bool ordinary = odd.fill < 0 && odd.scale < 0 && number == any, worth_it = rows * cols * T >= 1 << 14;
+    if (benching && ordinary && worth_it) time_product(&c);
     free_case(&c);
 }
 
@@ -219,6 +244,13 @@ static void test_shapes(Type type) {
     test_shape(type, 33, block == 1 ? 67 : block, SANITIZED ? 64 : 512, plain, any);
 }
 
+// Real models have such: to write, for some tokens, and to read a prompt.
+static void test_real_shapes(Type type) {
+    static const int lengths[] = { 1, 8, 64 };
+    for (int i = 0; i < 3; i++)
+        test_shape(type, 256, 2048, lengths[i], (Odd){ -1, -1, type == Q8_PLANE ? 32 : 0, 0 }, any);
+}
+
 static void test_type(Type type) {
     if (type == Q8_PLANE) {
         static const int groups[] = { 1, 4, 32, 64 }, lengths[] = { 1, 2, 3, 7, 17 };
@@ -267,10 +299,17 @@ static void test_mix(Type type, int cols) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    benching = argc > 1 && !strcmp(argv[1], "--bench");
+    const char *only = argc > 2 ? argv[2] : NULL;
+    if (benching) puts("kernels  type     rows x cols    T      GB/s  G mul-add/s");
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         if (!choose_kernels(sets[i])) continue;
-        for (int type = 0; type < N_TYPES; type++) test_type((Type)type);
+        for (int type = 0; type < N_TYPES; type++) {
+            if (only && strcmp(only, formats[type].name)) continue;
+            test_type((Type)type);
+            if (benching) test_real_shapes((Type)type);
+        }
         for (int cols = 1; cols <= 200; cols += cols < 40 ? 1 : 32) test_mix(F32, cols), test_mix(F16, cols);
     }
     return finish("test_products");

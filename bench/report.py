@@ -1,0 +1,151 @@
+"""report.py - from what compare.py has recorded to a table and a plot. Nothing is measured here.
+
+    fraction of the read limit            bytes of weights that a token reads x tokens/s / bytes/s
+    fraction of the multiply-add limit    weights that a token meets x tokens/s / multiply-adds/s
+
+The limits are those of the same run, with as many threads: the rate at which this very file can be read, and
+that of the best instruction of these kernels, int8 for quantized weights, else fp32. What is typical is the
+median, its spread the quartiles; a limit is the best that was seen, as nothing makes a machine faster.
+"""
+
+import numpy as np
+
+import models
+
+
+def spread(turns, part):
+    """Over all runs of all turns."""
+    runs = [run for turn in turns for run in turn[part]["runs"]]
+    low, median, high = np.percentile(runs, (25, 50, 75))
+    return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def compare_part(row, part, work, limit):
+    """Ours and theirs; the ratio of the two, and what of the limit they reach."""
+    out = {"work_per_token": work, "limit_per_s": limit, "ours": spread(row["ours"], part)}
+    if row["theirs"]:
+        out["theirs"] = spread(row["theirs"], part)
+        out["ratio"] = out["ours"]["median"] / out["theirs"]["median"]
+    for side in "ours", "theirs":
+        if side in out:
+            out[side]["fraction"] = work * out[side]["median"] / limit
+    return out
+
+
+def best_limit(row, name):
+    return 1e9 * max(turn[name][-1] for turn in row["limits"])
+
+
+def summarize(row):
+    shape = models.SHAPES[row["shape"]]
+    layers, classifier = shape.weights()
+    prompt = row["ours"][0]["prefill"]["tokens"]
+    context = prompt + row["ours"][0]["decode"]["tokens"]
+    rate = "float_g_per_s" if row["type"] in models.FLOATS else "int8_g_per_s"
+    known = row["file_bytes"] + shape.cache_bytes(context)
+    out = {
+        "decode": compare_part(row, "decode", models.bytes_of(row["type"], layers + classifier),
+                               best_limit(row, "read_gb_per_s")),
+        # of a prompt, only the last token meets the classifier
+        "prefill": compare_part(row, "prefill", layers + classifier / prompt, best_limit(row, rate)),
+        "bytes_beyond_file_and_cache": {"ours": max(turn["peak_bytes"] for turn in row["ours"]) - known},
+    }
+    peaks = [turn["peak_bytes"] - turn["python_bytes"] for turn in row["theirs"] if "peak_bytes" in turn]
+    if peaks:
+        out["bytes_beyond_file_and_cache"]["theirs"] = max(peaks) - known
+    return out
+
+
+# ---------------------------------------------------------------------------- the table
+
+
+def percent(side):
+    return f"{100 * side['fraction']:.0f} %" if side else "-"
+
+
+def rate(side):
+    if not side:
+        return "-"
+    digits = 0 if side["median"] >= 1000 else 1
+    return "{:.{d}f} ({:.{d}f}-{:.{d}f})".format(side["median"], side["low"], side["high"], d=digits)
+
+
+HEADER = ["model", "type", "decode tok/s", "llama.cpp", "ratio", "of read limit", "llama.cpp",
+          "prefill tok/s", "llama.cpp", "ratio", "of mul-add limit", "llama.cpp", "MB beyond"]
+
+
+def cells(row):
+    out = [row["shape"], row["type"]]
+    for part in "decode", "prefill":
+        p = row["summary"][part]
+        theirs = p.get("theirs")
+        out += [rate(p["ours"]), rate(theirs), f"{p['ratio']:.2f}" if theirs else "-", percent(p["ours"]),
+                percent(theirs)]
+    return out + [f"{row['summary']['bytes_beyond_file_and_cache']['ours'] / 1e6:.1f}"]
+
+
+def heading(result):
+    m, peer = result["machine"], result["peer"]
+    lines = [
+        f"{m['cpu']}, {result['threads']} threads, {m['system']}, {result['compiler']}",
+        f"{result['date']}, commit {result['commit']}, kernels {result['kernels']}, "
+        f"{result['rounds']} rounds, load {m['load']:.1f} at the start",
+        f"llama.cpp: {peer['version']}, {peer['system_info']}" if peer else "without llama.cpp",
+    ]
+    if result["limits"]:
+        limits = [max(turn[name][-1] for turn in result["limits"])
+                  for name in ("read_gb_per_s", "int8_g_per_s", "float_g_per_s")]
+        lines.append("limits: memory {:.1f} GB/s, {:.0f} G multiply-adds/s of int8, {:.0f} of fp32"
+                     .format(*limits))
+    if result["stories"]:
+        stories = result["stories"]
+        lines.append(f"{stories['tokens']} tokens of {stories['file']}, the whole command: "
+                     f"{np.median(stories['milliseconds']):.1f} ms")
+    return [*lines, result["command"]]
+
+
+def table(result, markdown=False):
+    """Lines of text; median and quartiles of tokens/s, and MB of memory beyond the file and the cache."""
+    rows = [HEADER, *(cells(row) for row in result["rows"])]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    padded = [[cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+              for row in rows]
+    if not markdown:
+        return [*heading(result), "", *("  ".join(row) for row in padded)]
+    rule = "|".join("---" if i < 2 else "---:" for i in range(len(HEADER)))
+    lines = [f"| {' | '.join(row)} |" for row in padded]
+    *about, command = heading(result)
+    return [*(f"{line}  " for line in about), f"`{command}`", "", lines[0], f"|{rule}|", *lines[1:]]
+
+
+# ---------------------------------------------------------------------------- the plot
+
+
+def plot(result, path):
+    """Fractions of the limits, a pair of bars for each file. False: there is no matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    rows = result["rows"]
+    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(10, 1.5 + 0.4 * len(rows)), layout="constrained")
+    places = np.arange(len(rows))
+    titles = {"decode": "decode, % of the read limit", "prefill": "prefill, % of the multiply-add limit"}
+    for axis, (part, title) in zip(axes, titles.items()):
+        for side, label, color, shift in (("ours", "prenorm", "#0072b2", -0.2),
+                                          ("theirs", "llama.cpp", "#e69f00", 0.2)):
+            heights = [100 * row["summary"][part].get(side, {"fraction": 0})["fraction"] for row in rows]
+            if side == "ours" or result["peer"]:
+                axis.barh(places + shift, heights, 0.4, label=label, color=color)
+        axis.axvline(100, color="black", linewidth=0.8)
+        axis.set_title(title)
+    axes[0].set_yticks(places, [f"{row['shape']} {row['type']}" for row in rows])
+    axes[0].invert_yaxis()
+    axes[1].legend(loc="lower right")
+    figure.suptitle(f"{result['machine']['cpu']}, {result['threads']} threads, {result['date'][:10]}")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return True
