@@ -380,10 +380,14 @@ const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary
                        bool progress, const volatile sig_atomic_t *stop);      // stop: when this is not 0
 
 typedef struct {
-    double prefill[16], decode[16];     // tokens/s of each run
-    int runs, prompt, written;          // tokens of a prompt, and after it
+    int tokens;
+    double runs[16], cpu_runs[16];      // tokens/s of each run; and per second that it had the processors
+    double share[5], norm_ns;           // of the time: norm, attention, ffn, matmul, other; a token's norm
+} Phase;
+typedef struct {
+    Phase prefill, decode;              // a prompt is read, and as many tokens written after it
+    int runs;
     double read_limit;                  // bytes/s that all threads read of the weights and do nothing else
-    double share[5], norm_ns;           // of a written token's time: norm, attention, ffn, matmul, other
 } Bench;
 const char *bench(Bench *b, const Model *m, Type kv, int context, bool progress,
                   const volatile sig_atomic_t *stop);
