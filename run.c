@@ -39,7 +39,7 @@ static const char help[] =
     "  --special           control tokens in the prompt are such, not letters\n"
     "  --logits FILE       write the logits of every position to a .npy file\n"
     "  --json              the report of perplexity, bench, tokenize and info, for programs\n"
-    "  --trace             print what every operation computed\n"
+    "  --trace             print what every operation computed; --trace=json: for programs\n"
     "  -q                  no statistics              -h, --help   --version\n";
 
 // ---------------------------------------------------------------------------- endings
@@ -73,7 +73,7 @@ typedef struct {
     int n, context, threads;
     enum { GENERATE, CHAT, PERPLEXITY, BENCH, TOKENIZE, INFO } mode;
     Type kv_type;
-    bool shift, swap_norm, special, trace, json, quiet, help, version;
+    bool shift, swap_norm, special, trace, trace_json, json, quiet, help, version;
     Sampler sampler;
 } Options;
 
@@ -159,8 +159,9 @@ static Options parse(int argc, char **argv) {
         { "--special", SWITCH, &o.special, 0, 0 },      { "-y", TEXT, &o.system, 0, 0 },
         { "--template", NAME, &o.template_name, 0, 0 }, { "--on-full", NAME, &o.on_full, 0, 0 },
         { "--json", SWITCH, &o.json, 0, 0 },            { "--trace", SWITCH, &o.trace, 0, 0 },
-        { "-q", SWITCH, &o.quiet, 0, 0 },               { "-h", SWITCH, &o.help, 0, 0 },
-        { "--help", SWITCH, &o.help, 0, 0 },            { "--version", SWITCH, &o.version, 0, 0 },
+        { "--trace=json", SWITCH, &o.trace_json, 0, 0 }, { "-q", SWITCH, &o.quiet, 0, 0 },
+        { "-h", SWITCH, &o.help, 0, 0 },                { "--help", SWITCH, &o.help, 0, 0 },
+        { "--version", SWITCH, &o.version, 0, 0 },
     };
     int n = sizeof options / sizeof *options;
     for (int i = 1, k; i < argc; i++) {
@@ -189,8 +190,8 @@ static Options parse(int argc, char **argv) {
     };
     o.mode = choice("-m", o.mode_name, modes);
     bool writes = o.mode == GENERATE || o.mode == CHAT;
-    if ((o.trace || o.logits) && !writes)
-        fail(MISUSED, "%s is for -m generate and chat", o.trace ? "--trace" : "--logits");
+    if ((o.trace || o.trace_json || o.logits) && !writes)
+        fail(MISUSED, "%s is for -m generate and chat", o.logits ? "--logits" : "--trace");
     if (o.json && writes) fail(MISUSED, "--json is for reports: -m perplexity, bench, tokenize, info");
     if ((o.system || o.template_name || o.on_full) && o.mode != CHAT)
         fail(MISUSED, "%s is for -m chat", o.system ? "-y" : o.template_name ? "--template" : "--on-full");
@@ -302,7 +303,8 @@ static void write_text(Options *o, const Model *m, const Vocabulary *v, Text tex
     Writing w = {
         .model = m, .vocabulary = v, .sampler = &o->sampler, .seed = o->sampler.random, .n = o->n,
         .context = o->context ? o->context : default_context(&m->config), .kv_type = o->kv_type,
-        .logits = o->logits, .trace = o->trace, .quiet = o->quiet, .started = started, .reply_end = -1,
+        .logits = o->logits, .trace = o->trace_json ? trace_json : o->trace ? trace_text : NULL,
+        .file = o->checkpoint, .quiet = o->quiet || o->trace_json, .started = started, .reply_end = -1,
     };
     if (o->mode == CHAT) {
         w.template = template_of(o, v);
