@@ -214,14 +214,21 @@ static void time_run(Phase *p, int run, Feed *feed, const Model *m, State *s, in
     p->cpu_runs[run] = p->tokens / (processor_seconds() - used);
 }
 
+// Of some passes the fastest counts: what else runs on the machine was not there.
 static void time_parts(Phase *phase, Feed *feed, const Model *m, State *s, int from) {
-    Profile p = { .last = seconds() };
-    double started = p.last;
-    s->observer = take_time, s->observer_context = &p, s->spares_weights = true;
-    feed(m, s, from, phase->tokens);
-    double total = seconds() - started;
-    for (int i = 0; i < 5; i++) phase->share[i] = p.spent[i] / total;
-    phase->norm_ns = 1e9 * p.spent[0] / (double)p.norms;
+    double best = INFINITY;
+    s->spares_weights = true;
+    for (int pass = 0; pass < 3; pass++) {
+        double started = seconds();
+        Profile p = { .last = started };
+        s->observer = take_time, s->observer_context = &p;
+        feed(m, s, from, phase->tokens);
+        double total = seconds() - started;
+        if (total >= best) continue;
+        best = total;
+        for (int i = 0; i < 5; i++) phase->share[i] = p.spent[i] / total;
+        phase->norm_ns = 1e9 * p.spent[0] / (double)p.norms;
+    }
     s->observer = NULL;
 }
 
