@@ -1,6 +1,8 @@
 # make                       build ./run
 # make NORM=layernorm        build ./run-layernorm, which normalizes with LayerNorm instead of RMSNorm
 # make demo                  tell a story
+# make ablate                what the choice of norm does: ablation/report.html (QUICK=1: less of everything;
+#                            MODELS="a.gguf b.gguf" TEXT=file: of your own models)
 # make install PREFIX=dir    prenorm and prenorm-layernorm, with their models (/usr/local)
 # make test                  build and run every test of the project
 # make conformance DATA=dir  compare with other engines on real checkpoints
@@ -64,6 +66,12 @@ install:
 	install run $(DESTDIR)$(PREFIX)/bin/prenorm
 	install run-layernorm $(DESTDIR)$(PREFIX)/bin/prenorm-layernorm
 	install -m 644 models/* $(DESTDIR)$(PREFIX)/share/prenorm/models
+
+# Both builds, and one report of what their difference does.
+ablate: .venv/ready
+	@$(MAKE) --no-print-directory NORM=rmsnorm run
+	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
+	@.venv/bin/python ablate.py $(MODELS) $(if $(TEXT),--text "$(TEXT)") $(if $(QUICK),--quick)
 
 # Every test there is. The C tests run with both norms; the Python tests look at the two programs from outside.
 test:
@@ -130,6 +138,6 @@ clean:
 	rm -rf build run run-layernorm
 
 FORCE:
-.PHONY: FORCE demo install test test-c pytest conformance parity peers bench fuzz clean
+.PHONY: FORCE demo ablate install test test-c pytest conformance parity peers bench fuzz clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)

@@ -63,6 +63,17 @@ typedef struct {
     double loaded, reading, writing;
 } Run;
 
+static void remark(const Writing *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void remark(const Writing *w, const char *format, ...) {
+    va_list arguments;
+    if (reader_left || w->trace == trace_json) return;
+    va_start(arguments, format);
+    fputs("run: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+}
+
 static const char *begin_run(Run *r, const Writing *w, int longest_prompt) {
     const Config *c = &w->model->config;
     int most = longest_prompt < PROMPT_CHUNK ? longest_prompt : PROMPT_CHUNK;
@@ -74,9 +85,8 @@ static const char *begin_run(Run *r, const Writing *w, int longest_prompt) {
     if (w->logits && !(r->logits = npy_open(w->logits)))
         return complain("cannot write %s: %s", w->logits, strerror(errno));
     if (w->context > c->seq_len)
-        fprintf(stderr, "run: the model was trained for %d positions; beyond them it may lose the thread\n",
-                c->seq_len);
-    if (w->trace) r->state.observer = trace_text, r->state.observer_context = stderr;
+        remark(w, "the model was trained for %d positions; beyond them it may lose the thread", c->seq_len);
+    r->state.observer = w->trace, r->state.observer_context = stderr;
     r->loaded = seconds();
     return NULL;
 }
@@ -103,8 +113,20 @@ static const char *feed(Run *r, bool progress) {
     return NULL;
 }
 
+// The first line of a trace for programs: what the lines after it are about. In a chat, before each reply.
+static void trace_header(const Run *r) {
+    const Writing *w = r->w;
+    fputs("{\"file\": ", stderr);
+    print_string(stderr, (Text){ w->file, strlen(w->file) }, true);
+    fprintf(stderr, ", \"norm\": \"%s\", \"kernels\": \"%s\", \"seed\": %llu, \"ids\": [", norm_name(),
+            kernels.name, (unsigned long long)w->seed);
+    for (int i = 0; i < r->n_ids; i++) fprintf(stderr, "%s%d", i ? ", " : "", r->ids[i]);
+    fputs("]}\n", stderr);
+}
+
 static const char *read_prompt(Run *r) {
     double started = seconds();
+    if (r->w->trace == trace_json) trace_header(r);
     int from = r->fed;
     const char *error = feed(r, isatty(2) && !r->w->quiet);
     r->reading += seconds() - started;
@@ -163,8 +185,7 @@ static const char *end_run(Run *r, const char *error) {
 }
 
 static void say_full(const Run *r, const char *hint) {
-    if (!reader_left)
-        fprintf(stderr, "run: the context of %d is full; -c makes it longer%s\n", r->state.context, hint);
+    remark(r->w, "the context of %d is full; -c makes it longer%s", r->state.context, hint);
 }
 
 const char *generate(const Writing *w, Text prompt, const int *ids, int n) {
@@ -235,8 +256,8 @@ static const char *forget(Chat *c, int **ids, int *n) {
         most = context - context / 4;
     }
     if (error || first == c->n) return error;
-    fprintf(stderr, "run: the context of %d is full: the oldest %d of %d turns are forgotten\n", context,
-            first, c->n);
+    remark(c->run.w, "the context of %d is full: the oldest %d of %d turns are forgotten", context, first,
+           c->n);
     while (first--) forget_turn(c, 0);
     return NULL;
 }
@@ -268,8 +289,8 @@ static const char *reply(Chat *c, bool *full) {
     const char *error = recall(c, &n);
     if (error) return error;
     if (n > w->context) {
-        fprintf(stderr, "run: with this message the conversation takes %d tokens, the context holds %d: it "
-                "is left out; see -c%s\n", n, w->context, w->shift ? "" : ", --on-full");
+        remark(w, "with this message the conversation takes %d tokens, the context holds %d: it is left "
+               "out; see -c%s", n, w->context, w->shift ? "" : ", --on-full");
         forget_turn(c, c->n - 1);
         return NULL;
     }
@@ -287,10 +308,11 @@ static const char *reply(Chat *c, bool *full) {
 }
 
 // A line of standard input; *message: its data is NULL when there are no more, or an interrupt ends it.
-static const char *read_message(Text *message) {
+static const char *read_message(const Writing *w, Text *message) {
     char *line = NULL;
     size_t room = 0;
-    if (isatty(0)) fputs("> ", stderr);
+    bool asks = isatty(0) && w->trace != trace_json;
+    if (asks) fputs("> ", stderr);
     if (interrupted == SIGINT) interrupted = 0;
     catch_interrupts(false);
     errno = 0;
@@ -300,7 +322,7 @@ static const char *read_message(Text *message) {
     if (n < 0) {
         free(line);
         *message = (Text){ NULL, 0 };
-        if (isatty(0)) fputc('\n', stderr);
+        if (asks) fputc('\n', stderr);
         return interrupted || feof(stdin) ? NULL : complain("standard input: %s", strerror(reason));
     }
     while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
@@ -337,7 +359,7 @@ const char *chat(const Writing *w, Text first) {
         if (message.size) error = answer(&c, message, &full);
         else free((void *)(uintptr_t)message.data);
         if (error || interrupted == SIGTERM || reader_left || (full && !w->shift)) break;
-        if ((error = read_message(&message)) || !message.data) break;
+        if ((error = read_message(w, &message)) || !message.data) break;
     }
     while (c.n) forget_turn(&c, c.n - 1);
     free(c.turns);

@@ -8,22 +8,7 @@
 
 typedef struct { bool json, first; int depth; } Out;
 
-static void put_string(const Out *o, Text t) {          // JSON is UTF-8; what is not becomes U+FFFD
-    Utf8 utf8 = { { 0 }, 0 };
-    char ready[8];
-    if (o->json) putchar('"');
-    for (size_t i = 0; i <= t.size; i++) {
-        bool more = i < t.size;
-        int n = more ? utf8_push(ready, &utf8, (uint8_t)t.data[i], true) : utf8_flush(ready, &utf8, true);
-        for (int j = 0, length; j < n; j += length) {
-            uint32_t code;
-            length = utf8_decode(&code, ready + j, (size_t)(n - j));
-            if (!utf8_visible(code)) printf("\\u%04x", (unsigned)code);
-            else printf(o->json && (code == '"' || code == '\\') ? "\\%.*s" : "%.*s", length, ready + j);
-        }
-    }
-    if (o->json) putchar('"');
-}
+static void put_string(const Out *o, Text t) { print_string(stdout, t, o->json); }
 
 static void put_name(Out *o, Text name) {
     if (o->json) {

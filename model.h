@@ -137,6 +137,7 @@ void parallel_for(int n, int chunk, Work *work, void *job);     // work() covers
 // trace.c
 const char *op_name(Op op);                         // "attn_norm"
 void trace_text(void *file, const Event *event);    // an Observer: prints a line to a FILE *
+void trace_json(void *file, const Event *event);    // the same as an object of JSON
 
 static inline void report(const State *s, Op op, int layer, const float *data, int rows, int cols) {
     if (s->observer) s->observer(s->observer_context, &(Event){ op, layer, s->pos, rows, cols, cols, data });
@@ -188,6 +189,7 @@ int utf8_decode(uint32_t *code, const char *s, size_t n);       // its length; U
 int utf8_push(char out[8], Utf8 *u, uint8_t byte, bool replace);    // bytes that are ready now, at most 6
 int utf8_flush(char out[8], Utf8 *u, bool replace);     // replace: U+FFFD for bytes of no character
 bool utf8_visible(uint32_t code);                       // no control character, C1 included
+void print_string(FILE *f, Text t, bool json);          // what is not UTF-8 becomes U+FFFD, as JSON demands
 
 // unicode.c: a code point's general category, as far as words.c asks for it
 typedef enum {
@@ -380,10 +382,14 @@ const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary
                        bool progress, const volatile sig_atomic_t *stop);      // stop: when this is not 0
 
 typedef struct {
-    double prefill[16], decode[16];     // tokens/s of each run
-    int runs, prompt, written;          // tokens of a prompt, and after it
+    int tokens;
+    double runs[16], cpu_runs[16];      // tokens/s of each run; and per second that it had the processors
+    double share[5], norm_ns;           // of the time: norm, attention, ffn, matmul, other; a token's norm
+} Phase;
+typedef struct {
+    Phase prefill, decode;              // a prompt is read, and as many tokens written after it
+    int runs;
     double read_limit;                  // bytes/s that all threads read of the weights and do nothing else
-    double share[5], norm_ns;           // of a written token's time: norm, attention, ffn, matmul, other
 } Bench;
 const char *bench(Bench *b, const Model *m, Type kv, int context, bool progress,
                   const volatile sig_atomic_t *stop);
@@ -405,7 +411,9 @@ typedef struct {
     int context, n;                 // n: most tokens of a text, of a reply; -1: as the context allows
     Type kv_type;
     const char *logits;             // a .npy file for those of every position; or NULL
-    bool trace, quiet;
+    Observer *trace;                // trace_text, trace_json (which wants standard error alone), or NULL
+    const char *file;               // the checkpoint's name, for the trace
+    bool quiet;
     uint64_t seed;                  // for the statistics, as is
     double started;
     const ChatTemplate *template;   // chat alone: whose marks,

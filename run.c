@@ -39,7 +39,7 @@ static const char help[] =
     "  --special           control tokens in the prompt are such, not letters\n"
     "  --logits FILE       write the logits of every position to a .npy file\n"
     "  --json              the report of perplexity, bench, tokenize and info, for programs\n"
-    "  --trace             print what every operation computed\n"
+    "  --trace             print what every operation computed; --trace=json: for programs\n"
     "  -q                  no statistics              -h, --help   --version\n";
 
 // ---------------------------------------------------------------------------- endings
@@ -73,7 +73,7 @@ typedef struct {
     int n, context, threads;
     enum { GENERATE, CHAT, PERPLEXITY, BENCH, TOKENIZE, INFO } mode;
     Type kv_type;
-    bool shift, swap_norm, special, trace, json, quiet, help, version;
+    bool shift, swap_norm, special, trace, trace_json, json, quiet, help, version;
     Sampler sampler;
 } Options;
 
@@ -159,8 +159,9 @@ static Options parse(int argc, char **argv) {
         { "--special", SWITCH, &o.special, 0, 0 },      { "-y", TEXT, &o.system, 0, 0 },
         { "--template", NAME, &o.template_name, 0, 0 }, { "--on-full", NAME, &o.on_full, 0, 0 },
         { "--json", SWITCH, &o.json, 0, 0 },            { "--trace", SWITCH, &o.trace, 0, 0 },
-        { "-q", SWITCH, &o.quiet, 0, 0 },               { "-h", SWITCH, &o.help, 0, 0 },
-        { "--help", SWITCH, &o.help, 0, 0 },            { "--version", SWITCH, &o.version, 0, 0 },
+        { "--trace=json", SWITCH, &o.trace_json, 0, 0 }, { "-q", SWITCH, &o.quiet, 0, 0 },
+        { "-h", SWITCH, &o.help, 0, 0 },                { "--help", SWITCH, &o.help, 0, 0 },
+        { "--version", SWITCH, &o.version, 0, 0 },
     };
     int n = sizeof options / sizeof *options;
     for (int i = 1, k; i < argc; i++) {
@@ -189,8 +190,8 @@ static Options parse(int argc, char **argv) {
     };
     o.mode = choice("-m", o.mode_name, modes);
     bool writes = o.mode == GENERATE || o.mode == CHAT;
-    if ((o.trace || o.logits) && !writes)
-        fail(MISUSED, "%s is for -m generate and chat", o.trace ? "--trace" : "--logits");
+    if ((o.trace || o.trace_json || o.logits) && !writes)
+        fail(MISUSED, "%s is for -m generate and chat", o.logits ? "--logits" : "--trace");
     if (o.json && writes) fail(MISUSED, "--json is for reports: -m perplexity, bench, tokenize, info");
     if ((o.system || o.template_name || o.on_full) && o.mode != CHAT)
         fail(MISUSED, "%s is for -m chat", o.system ? "-y" : o.template_name ? "--template" : "--on-full");
@@ -302,7 +303,8 @@ static void write_text(Options *o, const Model *m, const Vocabulary *v, Text tex
     Writing w = {
         .model = m, .vocabulary = v, .sampler = &o->sampler, .seed = o->sampler.random, .n = o->n,
         .context = o->context ? o->context : default_context(&m->config), .kv_type = o->kv_type,
-        .logits = o->logits, .trace = o->trace, .quiet = o->quiet, .started = started, .reply_end = -1,
+        .logits = o->logits, .trace = o->trace_json ? trace_json : o->trace ? trace_text : NULL,
+        .file = o->checkpoint, .quiet = o->quiet || o->trace_json, .started = started, .reply_end = -1,
     };
     if (o->mode == CHAT) {
         w.template = template_of(o, v);
@@ -348,44 +350,61 @@ static void print_perplexity(const Options *o, const Model *m, const Vocabulary 
     free(ids);
 }
 
-static void print_runs(const char *name, int tokens, const double *runs, int n, bool json) {
-    double mean = mean_of(runs, n), sd = deviation_of(runs, n);
+static void print_share(const double *share) {
+    static const char *const parts[] = { "norm", "attention", "ffn", "matmul", "other" };
+    fputs("\"share\": {", stdout);
+    for (int i = 0; i < 5; i++) printf("%s\"%s\": %.17g", i ? ", " : "", parts[i], share[i]);
+    fputs("}", stdout);
+}
+
+static void print_numbers(const char *name, const double *x, int n) {
+    printf("\"%s\": [", name);
+    for (int i = 0; i < n; i++) printf("%s%.17g", i ? ", " : "", x[i]);
+    fputs("], ", stdout);
+}
+
+static void print_phase(const char *name, const Phase *p, int n, bool json) {
+    double mean = mean_of(p->runs, n), sd = deviation_of(p->runs, n);
     if (!json) {
-        printf("%-8s %9.1f +/- %.1f tokens/s, %d tokens, %d runs\n", name, mean, sd, tokens, n);
+        printf("%-8s %9.1f +/- %.1f tokens/s, %d tokens, %d runs\n", name, mean, sd, p->tokens, n);
         return;
     }
-    printf("\"%s\": {\"tokens\": %d, \"runs\": [", name, tokens);
-    for (int i = 0; i < n; i++) printf("%s%.17g", i ? ", " : "", runs[i]);
-    printf("], \"mean\": %.17g, \"sd\": %.17g", mean, sd);
+    printf("\"%s\": {\"tokens\": %d, ", name, p->tokens);
+    print_numbers("runs", p->runs, n);
+    print_numbers("cpu_runs", p->cpu_runs, n);
+    printf("\"mean\": %.17g, \"sd\": %.17g", mean, sd);
 }
 
 static void print_bench(const Options *o, const Model *m, double load, int threads) {
-    static const char *const parts[] = { "norm", "attention", "ffn", "matmul", "other" };
     Bench b;
     struct rusage usage;
     int context = o->context ? o->context : default_context(&m->config);
     const char *error = bench(&b, m, o->kv_type, context, isatty(2) && !o->quiet, &interrupted);
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
     getrusage(RUSAGE_SELF, &usage);
-    double rate = mean_of(b.decode, b.runs) * (double)bytes_per_token(m), limit = b.read_limit;
+    double rate = mean_of(b.decode.runs, b.runs) * (double)bytes_per_token(m), limit = b.read_limit;
+    const double *share = b.decode.share;
     printf("%s", o->json ? "{" : "");
-    print_runs("prefill", b.prompt, b.prefill, b.runs, o->json);
-    printf("%s", o->json ? "}, " : "");
-    print_runs("decode", b.written, b.decode, b.runs, o->json);
+    print_phase("prefill", &b.prefill, b.runs, o->json);
     if (o->json) {
-        printf(", \"gb_per_s\": %.17g}, \"read_limit_gb_per_s\": %.17g, \"share\": {", rate / 1e9,
-               limit / 1e9);
-        for (int i = 0; i < 5; i++) printf("%s\"%s\": %.17g", i ? ", " : "", parts[i], b.share[i]);
-        printf("}, \"norm_ns\": %.17g, \"load_ms\": %.17g, \"peak_bytes\": %ld, \"norm\": \"%s\", "
-               "\"kernels\": \"%s\", \"threads\": %d}\n", b.norm_ns, load * 1e3, usage.ru_maxrss * 1024,
-               norm_name(), kernels.name, threads);
+        printf(", "), print_share(b.prefill.share);
+        printf(", \"norm_ns\": %.17g}, ", b.prefill.norm_ns);
+    }
+    print_phase("decode", &b.decode, b.runs, o->json);
+    if (o->json) {
+        printf(", \"gb_per_s\": %.17g}, \"read_limit_gb_per_s\": %.17g, ", rate / 1e9, limit / 1e9);
+        print_share(share);
+        printf(", \"norm_ns\": %.17g, \"load_ms\": %.17g, \"peak_bytes\": %ld, \"norm\": \"%s\", "
+               "\"kernels\": \"%s\", \"threads\": %d}\n", b.decode.norm_ns, load * 1e3,
+               usage.ru_maxrss * 1024, norm_name(), kernels.name, threads);
     } else {
         printf("weights  %9.2f GB/s, %.0f %% of the %.2f GB/s at which they can be read\n", rate / 1e9,
                100 * rate / limit, limit / 1e9);
-        printf("decoding ");
-        for (int i = 0; i < 5; i++) printf("%s%s %.1f %%", i ? ", " : "", parts[i], 100 * b.share[i]);
-        printf("; a norm takes %.0f ns\nload     %9.2f ms, peak memory %.1f MB, %s, kernels %s, %d threads\n",
-               b.norm_ns, load * 1e3, (double)usage.ru_maxrss / 1e3, norm_name(), kernels.name, threads);
+        printf("decoding norm %.1f %%, attention %.1f %%, ffn %.1f %%, matmul %.1f %%, other %.1f %%; "
+               "a norm takes %.0f ns\n", 100 * share[0], 100 * share[1], 100 * share[2], 100 * share[3],
+               100 * share[4], b.decode.norm_ns);
+        printf("load     %9.2f ms, peak memory %.1f MB, %s, kernels %s, %d threads\n", load * 1e3,
+               (double)usage.ru_maxrss / 1e3, norm_name(), kernels.name, threads);
     }
     check_output();
 }

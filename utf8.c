@@ -53,3 +53,22 @@ int utf8_flush(char out[8], Utf8 *u, bool replace) {
     u->count = 0;
     return written;
 }
+
+// ---------------------------------------------------------------------------- for people and for programs
+
+void print_string(FILE *f, Text t, bool json) {
+    Utf8 utf8 = { { 0 }, 0 };
+    char ready[8];
+    if (json) fputc('"', f);
+    for (size_t i = 0; i <= t.size; i++) {
+        bool more = i < t.size;
+        int n = more ? utf8_push(ready, &utf8, (uint8_t)t.data[i], true) : utf8_flush(ready, &utf8, true);
+        for (int j = 0, length; j < n; j += length) {
+            uint32_t code;
+            length = utf8_decode(&code, ready + j, (size_t)(n - j));
+            if (!utf8_visible(code)) fprintf(f, "\\u%04x", (unsigned)code);
+            else fprintf(f, json && (code == '"' || code == '\\') ? "\\%.*s" : "%.*s", length, ready + j);
+        }
+    }
+    if (json) fputc('"', f);
+}

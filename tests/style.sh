@@ -13,4 +13,5 @@ LC_ALL=C awk '
                                                 begin = 0 }
     FILENAME !~ /^tests/ && /getenv/          { complain("a switch in the environment") }
     END { if (!bad) print "style: as promised"; exit bad }
-' *.c *.h kernels/*.c kernels/*.h tests/*.c tests/*.h tests/*.py tests/fuzz/*.c export.py convert/*.py train/*.py bench/*.c bench/*.py
+' *.c *.h kernels/*.c kernels/*.h tests/*.c tests/*.h tests/*.py tests/fuzz/*.c \
+  export.py ablate.py convert/*.py lab/*.py train/*.py bench/*.c bench/*.py

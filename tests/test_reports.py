@@ -364,6 +364,36 @@ def test_perplexity_of_too_little(models, run):
     assert report_of(run(model, "-m", "perplexity", "-i", TEXT * 3, "-c", 4, "--json", "-q"))["tokens"] > 0
 
 
+# ---------------------------------------------------------------------------- bench
+
+def test_bench(models, run):
+    """Rates that belong together: nobody has more of one processor than there is time."""
+    report = report_of(run(models / "gqa-tied.gguf", "-m", "bench", "--json", "-q", "-j", 1, "-c", 40))
+    assert report.keys() == {"prefill", "decode", "read_limit_gb_per_s", "share", "norm_ns", "load_ms",
+                             "peak_bytes", "norm", "kernels", "threads"}
+    assert report["prefill"].keys() == {"tokens", "runs", "cpu_runs", "mean", "sd", "share", "norm_ns"}
+    assert report["decode"].keys() == {"tokens", "runs", "cpu_runs", "mean", "sd", "gb_per_s"}
+    for phase in (report["prefill"], report["decode"]):
+        assert phase["tokens"] == 20 and len(phase["runs"]) == len(phase["cpu_runs"]) == 5
+        assert all(0 < wall <= 1.05 * cpu for wall, cpu in zip(phase["runs"], phase["cpu_runs"])), phase
+        assert phase["mean"] == pytest.approx(sum(phase["runs"]) / 5)
+    for share in (report["share"], report["prefill"]["share"]):
+        assert list(share) == ["norm", "attention", "ffn", "matmul", "other"]
+        assert all(part > 0 for part in share.values()) and 0.8 < sum(share.values()) <= 1.001
+    # A norm's time and its share are of the same run: 7 norms of each token, but the prompt's last, alone.
+    for norm_ns, share, phase, norms in (
+            (report["norm_ns"], report["share"], report["decode"], 7),
+            (report["prefill"]["norm_ns"], report["prefill"]["share"], report["prefill"], 6 + 1 / 20)):
+        fastest = 1e9 / max(phase["cpu_runs"])
+        assert 0 < norm_ns and norm_ns * norms / share["norm"] > 0.2 * fastest
+
+
+def test_bench_for_readers(models, run):
+    lines = lines_of(run(models / "gqa-tied.gguf", "-m", "bench", "-j", 1, "-c", 40))
+    assert {"prefill", "decode", "weights", "decoding", "load"} <= set(lines), lines
+    run(models / "gqa-tied.gguf", "-m", "bench", "-c", 1).check_refused(1, "context of 1")
+
+
 # ---------------------------------------------------------------------------- what cannot be run
 
 def test_unknown_modes(models, run):

@@ -94,10 +94,29 @@ static void test_visible(void) {
     CHECK(!utf8_visible(0) && !utf8_visible(27) && !utf8_visible(127) && !utf8_visible(0x9b), "shown");
 }
 
+static void check_string(Text t, bool json, const char *want) {
+    char *got = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&got, &size);
+    print_string(f, t, json);
+    fclose(f);
+    CHECK(!strcmp(got, want), "wanted %s, got %s", want, got);
+    free(got);
+}
+
+static void test_strings(void) {
+    Text odd = { "a\"b\\c\n\0\x7f\xc2\x85\xc3\xa9\xff!", 14 };      // U+0085 is invisible, 0xff no character
+    check_string(odd, true, "\"a\\\"b\\\\c\\u000a\\u0000\\u007f\\u0085\xc3\xa9\xef\xbf\xbd!\"");
+    check_string(odd, false, "a\"b\\c\\u000a\\u0000\\u007f\\u0085\xc3\xa9\xef\xbf\xbd!");
+    check_string((Text){ "", 0 }, true, "\"\"");
+    check_string((Text){ "\xe4\xbd", 2 }, true, "\"\xef\xbf\xbd\"");     // cut short
+}
+
 int main(void) {
     test_all_characters();
     test_ill_formed();
     test_decode();
     test_visible();
+    test_strings();
     return finish("test_utf8");
 }
