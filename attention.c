@@ -115,6 +115,22 @@ static Look begin_look(const Job *j, int item) {
     return l;
 }
 
+// How many of the positions p .. p + n - 1 token t may see: none that comes after it.
+static int visible_to(const Look *l, int t, int p, int n) {
+    int visible = l->s->pos + l->first + t + 1 - p;
+    return visible < 0 ? 0 : visible < n ? visible : n;
+}
+
+// Add the values of positions p + begin .. p + end - 1 to what some of the tokens found, by their weights.
+static void gather(Look *l, int t, int tokens, int p, int begin, int end) {
+    const Config *c = l->c;
+    State *s = l->s;
+    Matrix values = cache_matrix(s->values, c, s, l->layer, l->kv_head, p + begin, end - begin);
+    size_t row = (size_t)t * l->group;
+    kernels.mix[s->kv_type](l->found + row * c->head_dim, &values, l->scores + row * SPAN + begin, SPAN,
+                            tokens * l->group);
+}
+
 // Positions p .. p + n - 1, as far as each token may see them.
 static void look_at(Look *l, int p, int n) {
     const Config *c = l->c;
@@ -122,22 +138,21 @@ static void look_at(Look *l, int p, int n) {
     Type type = s->kv_type;
     float scale = 1 / sqrtf((float)c->head_dim);
     Matrix keys = cache_matrix(s->keys, c, s, l->layer, l->kv_head, p, n);
-    Matrix values = cache_matrix(s->values, c, s, l->layer, l->kv_head, p, n);
     kernels.matmul[type](l->scores, SPAN, &keys, l->asked, l->tokens * l->group, 0, n);
     for (int row = 0; row < l->tokens * l->group; row++) {
-        int visible = s->pos + l->first + row / l->group + 1 - p;
-        if (visible <= 0) continue;
-        if (visible > n) visible = n;
+        int visible = visible_to(l, row / l->group, p, n);
+        if (visible == 0) continue;
         float *score = l->scores + (size_t)row * SPAN, *found = l->found + (size_t)row * c->head_dim;
-        float *mix = head_of(l, s->mix, row), before = l->largest[row];
-        float largest = scale * kernels.largest(score, visible);
+        float before = l->largest[row], largest = scale * kernels.largest(score, visible);
         if (!(largest > before)) largest = before;
         float shrink = expf(before - largest);
         l->sum[row] = l->sum[row] * shrink + kernels.exp(score, visible, scale, largest);
         l->largest[row] = largest;
-        kernels.mix[type](mix, score, &values, visible);
-        for (int i = 0; i < c->head_dim; i++) found[i] = found[i] * shrink + mix[i];
+        for (int i = 0; i < c->head_dim; i++) found[i] *= shrink;
     }
+    int common = visible_to(l, 0, p, n);                // what the first token sees, all see
+    gather(l, 0, l->tokens, p, 0, common);
+    for (int t = 1; t < l->tokens; t++) gather(l, t, 1, p, common, visible_to(l, t, p, n));
 }
 
 static void attend(void *job, int begin, int end) {

@@ -116,11 +116,11 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const float *x,
         }
 }
 
-// out = sum of scale[r] * (row r of w), for 8 * n columns or the last few.
+// For few tokens: 8 * n columns of the mixture for one of them, or the last few; the sums stay in registers.
 INLINE void mix_columns(float *out, const float *scale, const char *w, size_t pitch, int rows, int n,
                         int cols, Number number) {
     __m256 sum[8];
-    for (int i = 0; i < n; i++) sum[i] = _mm256_setzero_ps();
+    for (int i = 0; i < n; i++) sum[i] = load(out + 8 * i, cols, (Number){ sizeof *out, load_f32 });
     for (int r = 0; r < rows; r++, w += pitch)
         for (int i = 0; i < n; i++) {
             __m256 v = load(w + 8 * i * number.size, cols, number);
@@ -133,13 +133,36 @@ INLINE void mix_columns(float *out, const float *scale, const char *w, size_t pi
     }
 }
 
-INLINE void mix(float *out, const float *scale, const Matrix *w, int rows, Number n) {
+INLINE void mix_few(float *out, const Matrix *w, const float *scale, int stride, int T, Number n) {
     const char *at = w->data;
     size_t pitch = (size_t)w->cols * n.size;
-    int c = 0;
-    for (; c + 64 <= w->cols; c += 64) mix_columns(out + c, scale, at + c * n.size, pitch, rows, 8, 8, n);
-    for (; c + 8 <= w->cols; c += 8) mix_columns(out + c, scale, at + c * n.size, pitch, rows, 1, 8, n);
-    if (c < w->cols) mix_columns(out + c, scale, at + c * n.size, pitch, rows, 1, w->cols - c, n);
+    for (int t = 0; t < T; t++, out += w->cols, scale += stride) {
+        int c = 0;
+        for (; c + 64 <= w->cols; c += 64)
+            mix_columns(out + c, scale, at + c * n.size, pitch, w->rows, 8, 8, n);
+        for (; c + 8 <= w->cols; c += 8)
+            mix_columns(out + c, scale, at + c * n.size, pitch, w->rows, 1, 8, n);
+        if (c < w->cols) mix_columns(out + c, scale, at + c * n.size, pitch, w->rows, 1, w->cols - c, n);
+    }
+}
+
+// For many: the columns are lanes as they lie, and a panel is w itself, converted once for all tokens.
+INLINE void mix_many(float *out, const Matrix *w, const float *scale, int stride, int T, Number n) {
+    enum { ROWS = 128 };
+    _Alignas(32) float panel[ROWS][16];
+    for (int c = 0; c < w->cols; c += 16)
+        for (int r = 0; r < w->rows; r += ROWS) {
+            int cols = smaller(16, w->cols - c), rows = smaller(ROWS, w->rows - r);
+            for (int k = 0; k < rows; k++) {
+                const char *row = (const char *)w->data + ((size_t)(r + k) * w->cols + c) * n.size;
+                for (int i = 0; i < 16; i += 8)
+                    _mm256_store_ps(panel[k] + i, i < cols ? load(row + i * n.size, cols - i, n)
+                                                           : _mm256_setzero_ps());
+            }
+            for (int t = 0; t < T; t += 4)
+                multiply_tile(out + (size_t)t * w->cols + c, w->cols, cols, panel, rows,
+                              scale + (size_t)t * stride + r, stride, smaller(4, T - t), false);
+        }
 }
 
 #define FLOAT_KERNELS(name, bytes)                                                                          \
@@ -149,8 +172,10 @@ INLINE void mix(float *out, const float *scale, const Matrix *w, int rows, Numbe
         if (T < 8) few_tokens(out, stride, w, x, T, from, to, n);                                    \
         else      many_tokens(out, stride, w, x, T, from, to, n);                                    \
     }                                                                                                       \
-    TARGET void avx2_mix_##name(float *out, const float *scale, const Matrix *w, int rows) {              \
-        mix(out, scale, w, rows, (Number){ bytes, load_##name });                                           \
+    TARGET void avx2_mix_##name(float *out, const Matrix *w, const float *scale, int stride, int T) {       \
+        const Number n = { bytes, load_##name };                                                            \
+        if (T < 4) mix_few(out, w, scale, stride, T, n);                                                    \
+        else      mix_many(out, w, scale, stride, T, n);                                                    \
     }
 
 FLOAT_KERNELS(f32, 4)

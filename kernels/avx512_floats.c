@@ -1,19 +1,32 @@
 // avx512_floats.c - x86-64 with AVX-512: matrices of floats, and the rounding of inputs.
 //
-// A few tokens and many, as in avx512.c. What lies past the end of a row is masked off, and neither read nor
+// A few tokens and many, as in avx512.c, and between them some tokens with short rows, as a cache of keys has
+// them. What lies past the end of a row is masked off, and neither read nor
 // written.
 #include "kernels.h"
 
 #ifdef __x86_64__
 #include "avx512.h"
 
-enum { FEW_FLOATS = 8, FLOAT_DEPTH = 512 };
+enum { FEW_FLOATS = 8, SHORT = 256, FLOAT_DEPTH = 512 };
 
 INLINE __m512 load_floats(Type type, const void *row, size_t i, __mmask16 there) {
     if (type == F32) return _mm512_maskz_loadu_ps(there, (const float *)row + i);
     __m256i halves = _mm256_maskz_loadu_epi16(there, (const uint16_t *)row + i);
     if (type == F16) return _mm512_cvtph_ps(halves);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));   // an upper half
+}
+
+// Lane i: the sum of the lanes of v[i].
+INLINE __m512 sum_each(const __m512 v[16]) {
+    __m512 a[4], b[4];
+#define HALVES(x, y) _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee))
+#define QUARTERS(x, y) _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd))
+#define PAIRS(x, y) _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x44), _mm512_shuffle_ps(x, y, 0xee))
+#define SINGLES(x, y) _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd))
+    for (int i = 0; i < 4; i++) a[i] = HALVES(v[i], v[i + 4]), b[i] = HALVES(v[i + 8], v[i + 12]);
+    for (int i = 0; i < 4; i++) a[i] = QUARTERS(a[i], b[i]);
+    return SINGLES(PAIRS(a[0], a[1]), PAIRS(a[2], a[3]));
 }
 
 // As dot_rows; two sums to a row, so that additions do not wait for each other.
@@ -50,6 +63,47 @@ INLINE void few_floats(float *out, int stride, const Matrix *w, const float *x, 
                            x + (size_t)t * w->cols, w->cols);
 }
 
+// Rows that lie one after the other, as those of a cache of keys and values do.
+INLINE void fetch_ahead(const char *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(p + 4096 + i, _MM_HINT_T0);
+}
+
+// Four rows times four tokens: what 16 columns add to their sums, token by token.
+INLINE void add_columns(__m512 sum[16], Type type, const char *const *row, const float *const *x, int c,
+                        __mmask16 there) {
+    __m512 w[4];
+    for (int i = 0; i < 4; i++) w[i] = load_floats(type, row[i], (size_t)c, there);
+    for (int t = 0; t < 4; t++) {
+        __m512 y = _mm512_maskz_loadu_ps(there, x[t] + c);
+        for (int i = 0; i < 4; i++) sum[4 * t + i] = _mm512_fmadd_ps(w[i], y, sum[4 * t + i]);
+    }
+}
+
+// For short rows, and more than one token but too few for a panel to pay.
+INLINE void short_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
+                         Type type) {
+    size_t row_bytes = bytes_of(type, (size_t)w->cols);
+    for (int r = from; r < to; r += 4) {
+        const char *row[4];
+        for (int i = 0; i < 4; i++) row[i] = (const char *)w->data + (size_t)least(r + i, to - 1) * row_bytes;
+        fetch_ahead(row[0], 4 * row_bytes);
+        for (int t = 0; t < T; t += 4) {
+            __m512 sum[16];
+            float sums[4][4];
+            const float *in[4];
+            for (int i = 0; i < 16; i++) sum[i] = _mm512_setzero_ps();
+            for (int i = 0; i < 4; i++) in[i] = x + (size_t)least(t + i, T - 1) * w->cols;
+            int c = 0;
+            for (; c + 16 <= w->cols; c += 16) add_columns(sum, type, row, in, c, 0xffff);
+            if (c < w->cols) add_columns(sum, type, row, in, c, first(w->cols - c));
+            _mm512_storeu_ps(*sums, sum_each(sum));
+            for (int k = 0; k < least(4, T - t); k++)
+                _mm_mask_storeu_ps(out + (size_t)(t + k) * stride + r, (__mmask8)first(to - r),
+                                   _mm_loadu_ps(sums[k]));
+        }
+    }
+}
+
 // 64 rows times 6 tokens, one column at a time.
 INLINE void multiply_float_tile(__m512 *out, const float (*w)[ROWS], const float *const *x, int cols) {
 #define BEGIN_FLOATS(t)                                                                                     \
@@ -69,10 +123,21 @@ INLINE void multiply_float_tile(__m512 *out, const float (*w)[ROWS], const float
     EACH(END_FLOATS)
 }
 
+// out = panel * x, or out += panel * x. x: (T, pitch), of which cols count.
+INLINE void multiply_panel(float *out, int stride, const float (*panel)[ROWS], int rows, const float *x,
+                           int pitch, int cols, int T, bool fresh) {
+    __m512 tile[4 * TILE];
+    for (int t = 0; t < T; t += TILE) {
+        const float *in[TILE];
+        for (int k = 0; k < TILE; k++) in[k] = x + (size_t)least(t + k, T - 1) * pitch;
+        multiply_float_tile(tile, panel, in, cols);
+        add_tile(out + (size_t)t * stride, stride, tile, 4, rows, T - t, fresh);
+    }
+}
+
 INLINE void many_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
                         Type type) {
     _Alignas(64) float panel[FLOAT_DEPTH][ROWS];
-    __m512 tile[4 * TILE];
     size_t row_bytes = bytes_of(type, (size_t)w->cols);
     for (int r = from; r < to; r += ROWS)
         for (int c = 0; c < w->cols; c += FLOAT_DEPTH) {
@@ -87,39 +152,72 @@ INLINE void many_floats(float *out, int stride, const Matrix *w, const float *x,
                     transpose(v);
                     for (int j = 0; j < 16; j++) _mm512_store_si512(&panel[k + j][i], v[j]);
                 }
-            for (int t = 0; t < T; t += TILE) {
-                const float *in[TILE];
-                for (int k = 0; k < TILE; k++) in[k] = x + (size_t)least(t + k, T - 1) * w->cols + c;
-                multiply_float_tile(tile, (const float (*)[ROWS])panel, in, cols);
-                add_tile(out + (size_t)t * stride + r, stride, tile, 4, rows, T - t, c == 0);
-            }
+            multiply_panel(out + r, stride, (const float (*)[ROWS])panel, rows, x + c, w->cols, cols, T,
+                           c == 0);
         }
 }
 
-// out[c] stays in a register while all rows are added to it.
-INLINE void mix(float *out, const float *scale, const Matrix *w, int rows, Type type) {
+// 64 columns of the mixture for one token or for four: the sums stay in registers.
+INLINE void mix_few(float *out, const Matrix *w, const float *scale, int stride, int tokens, Type type) {
     size_t row_bytes = bytes_of(type, (size_t)w->cols);
     for (int c = 0; c < w->cols; c += 64) {
         const char *row = w->data;
-        __m512 sum[4];
+        __m512 sum[4][4];
         __mmask16 there[4];
-        for (int k = 0; k < 4; k++) sum[k] = _mm512_setzero_ps(), there[k] = first(w->cols - c - 16 * k);
-        for (int r = 0; r < rows; r++, row += row_bytes)
-            for (int k = 0; k < 4; k++)
-                sum[k] = _mm512_fmadd_ps(_mm512_set1_ps(scale[r]),
-                                         load_floats(type, row, (size_t)c + 16 * k, there[k]), sum[k]);
-        for (int k = 0; k < 4; k++) _mm512_mask_storeu_ps(out + c + 16 * k, there[k], sum[k]);
+        for (int i = 0; i < 4; i++) there[i] = first(w->cols - c - 16 * i);
+        for (int t = 0; t < tokens; t++)
+            for (int i = 0; i < 4; i++)
+                sum[t][i] = _mm512_maskz_loadu_ps(there[i], out + (size_t)t * w->cols + c + 16 * i);
+        for (int r = 0; r < w->rows; r++, row += row_bytes) {
+            __m512 v[4];
+            for (int i = 0; i < 4; i++) v[i] = load_floats(type, row, (size_t)c + 16 * i, there[i]);
+            fetch_ahead(row + (size_t)c * row_bytes / w->cols, 64 * row_bytes / w->cols);
+            for (int t = 0; t < tokens; t++) {
+                __m512 y = _mm512_set1_ps(scale[(size_t)t * stride + r]);
+                for (int i = 0; i < 4; i++) sum[t][i] = _mm512_fmadd_ps(v[i], y, sum[t][i]);
+            }
+        }
+        for (int t = 0; t < tokens; t++)
+            for (int i = 0; i < 4; i++)
+                _mm512_mask_storeu_ps(out + (size_t)t * w->cols + c + 16 * i, there[i], sum[t][i]);
     }
+}
+
+// The columns of a mixture are lanes as they lie: the panel is w itself, converted once for all tokens.
+INLINE void mix_many(float *out, const Matrix *w, const float *scale, int stride, int T, Type type) {
+    enum { DEPTH = 64 };
+    _Alignas(64) float panel[DEPTH][ROWS];
+    size_t row_bytes = bytes_of(type, (size_t)w->cols);
+    for (int c = 0; c < w->cols; c += ROWS)
+        for (int r = 0; r < w->rows; r += DEPTH) {
+            int rows = least(w->rows - r, DEPTH), cols = least(w->cols - c, ROWS);
+            for (int k = 0; k < rows; k++) {
+                const char *row = (const char *)w->data + (size_t)(r + k) * row_bytes;
+                for (int i = 0; i < ROWS; i += 16)
+                    _mm512_store_ps(&panel[k][i], load_floats(type, row, (size_t)(c + i), first(cols - i)));
+            }
+            multiply_panel(out + c, w->cols, (const float (*)[ROWS])panel, cols, scale + r, stride, rows, T,
+                           false);
+        }
+}
+
+INLINE void mix(float *out, const Matrix *w, const float *scale, int stride, int T, Type type) {
+    if (T > FEW_FLOATS) { mix_many(out, w, scale, stride, T, type); return; }
+    for (; T >= 4; T -= 4, out += 4 * (size_t)w->cols, scale += 4 * (size_t)stride)
+        mix_few(out, w, scale, stride, 4, type);
+    for (; T > 0; T--, out += w->cols, scale += stride) mix_few(out, w, scale, stride, 1, type);
 }
 
 #define FLOAT_KERNELS(name, type)                                                                           \
     TARGET static void few_##name(ARGUMENTS) { few_floats(out, stride, w, x, T, from, to, type); }          \
+    TARGET static void short_##name(ARGUMENTS) { short_floats(out, stride, w, x, T, from, to, type); }      \
     TARGET static void many_##name(ARGUMENTS) { many_floats(out, stride, w, x, T, from, to, type); }        \
     void avx512_matmul_##name(ARGUMENTS) {                                                                  \
-        (T <= FEW_FLOATS ? few_##name : many_##name)(out, stride, w, x, T, from, to);                       \
+        Matmul *few = T == 1 || w->cols > SHORT ? few_##name : short_##name;                                \
+        (T <= FEW_FLOATS ? few : many_##name)(out, stride, w, x, T, from, to);                              \
     }                                                                                                       \
-    TARGET void avx512_mix_##name(float *out, const float *scale, const Matrix *w, int rows) {              \
-        mix(out, scale, w, rows, type);                                                                     \
+    TARGET void avx512_mix_##name(float *out, const Matrix *w, const float *scale, int stride, int T) {     \
+        mix(out, w, scale, stride, T, type);                                                                \
     }
 
 FLOAT_KERNELS(f32, F32)

@@ -68,8 +68,10 @@ TARGET static float exp_loop(float *x, int n, float scale, float shift) {
     float lane[LANES] = { 0 }, tail = 0;
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
-        for (int j = 0; j < LANES; j++) x[i + j] = exp_of(x[i + j] * scale - shift);
-        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
+        float y[LANES];                                 // in x itself, compilers add them one by one
+        for (int j = 0; j < LANES; j++) y[j] = exp_of(x[i + j] * scale - shift);
+        for (int j = 0; j < LANES; j++) lane[j] += y[j];
+        memcpy(x + i, y, sizeof y);
     }
     for (; i < n; i++) tail += x[i] = exp_of(x[i] * scale - shift);
     return add_lanes(lane) + tail;

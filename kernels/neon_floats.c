@@ -99,25 +99,36 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const float *x,
         }
 }
 
-// n columns of the mixture, up to 32, for all rows: the sums stay in registers.
-INLINE void mix_strip(float *out, const float *scale, const char *w, size_t pitch, int rows, int n, Float f) {
-    float32x4_t sum[8] = { { 0 } };
-    for (int r = 0; r < rows; r++, w += pitch)
+// n columns of the mixture for some tokens, tokens * n up to 32: the sums stay in registers.
+INLINE void mix_strip(float *out, const Matrix *w, int c, int n, const float *scale, int stride, int tokens,
+                      Float f) {
+    float32x4_t sum[4][8] = { { { 0 } } };
+    for (int t = 0; t < tokens; t++) memcpy(sum[t], out + (size_t)t * w->cols + c, (size_t)n * sizeof *out);
+    for (int r = 0; r < w->rows; r++)
         for (int i = 0; i < n; i += 8) {
-            float32x4x2_t v = eight(w, i, n - i, f);
-            sum[i / 4] = vfmaq_n_f32(sum[i / 4], v.val[0], scale[r]);
-            sum[i / 4 + 1] = vfmaq_n_f32(sum[i / 4 + 1], v.val[1], scale[r]);
+            float32x4x2_t v = eight(row_of(w, r, c, f), i, n - i, f);
+            for (int t = 0; t < tokens; t++) {
+                float32x4_t *to = &sum[t][i / 4];
+                float by = scale[(size_t)t * stride + r];
+                for (int h = 0; h < 2; h++) to[h] = vfmaq_n_f32(to[h], v.val[h], by);
+            }
         }
-    memcpy(out, sum, (size_t)n * sizeof *out);
+    for (int t = 0; t < tokens; t++) memcpy(out + (size_t)t * w->cols + c, sum[t], (size_t)n * sizeof *out);
 }
 
-INLINE void mix(float *out, const float *scale, const Matrix *w, int rows, Float f) {
-    size_t pitch = (size_t)w->cols * f.size;
-    const char *data = w->data;
-    int c = 0;
-    for (; c + 32 <= w->cols; c += 32) mix_strip(out + c, scale, data + c * f.size, pitch, rows, 32, f);
-    for (; c + 8 <= w->cols; c += 8) mix_strip(out + c, scale, data + c * f.size, pitch, rows, 8, f);
-    if (c < w->cols) mix_strip(out + c, scale, data + c * f.size, pitch, rows, w->cols - c, f);
+INLINE void mix(float *out, const Matrix *w, const float *scale, int stride, int T, Float f) {
+    int t = 0;
+    for (; t + 4 <= T; t += 4, out += 4 * (size_t)w->cols, scale += 4 * (size_t)stride) {
+        int c = 0;
+        for (; c + 8 <= w->cols; c += 8) mix_strip(out, w, c, 8, scale, stride, 4, f);
+        if (c < w->cols) mix_strip(out, w, c, w->cols - c, scale, stride, 4, f);
+    }
+    for (; t < T; t++, out += w->cols, scale += stride) {
+        int c = 0;
+        for (; c + 32 <= w->cols; c += 32) mix_strip(out, w, c, 32, scale, stride, 1, f);
+        for (; c + 8 <= w->cols; c += 8) mix_strip(out, w, c, 8, scale, stride, 1, f);
+        if (c < w->cols) mix_strip(out, w, c, w->cols - c, scale, stride, 1, f);
+    }
 }
 
 #define FLOAT_KERNELS(name, bytes)                                                                          \
@@ -127,8 +138,8 @@ INLINE void mix(float *out, const float *scale, const Matrix *w, int rows, Float
         if (T < MANY) few_tokens(out, stride, w, x, T, from, to, f);                                        \
         else         many_tokens(out, stride, w, x, T, from, to, f);                                        \
     }                                                                                                       \
-    void neon_mix_##name(float *out, const float *scale, const Matrix *w, int rows) {                       \
-        mix(out, scale, w, rows, (Float){ bytes, load_##name });                                            \
+    void neon_mix_##name(float *out, const Matrix *w, const float *scale, int stride, int T) {              \
+        mix(out, w, scale, stride, T, (Float){ bytes, load_##name });                                       \
     }
 
 FLOAT_KERNELS(f32, 4)

@@ -222,7 +222,88 @@ static void test_cache_types(void) {
     free(wq), free(wk), free(wv), free(wo), free(x);
 }
 
+// softmax(q . k / sqrt(head_dim)) v of one row in double, from what the cache holds.
+static void attend_in_double(double *out, const State *s, const Config *c, int head, int t) {
+    int kv_head = head / (c->n_heads / c->n_kv_heads), seen = s->pos + t + 1;
+    const float *q = s->q + ((size_t)t * c->n_heads + head) * c->head_dim;
+    double score[512], largest = -INFINITY, sum = 0;
+    float *row = malloc((size_t)c->head_dim * sizeof *row);
+    Matrix keys = { s->kv_type, s->context, c->head_dim, s->keys, NULL, 0 }, values = keys;
+    values.data = s->values;
+    for (int p = 0; p < seen; p++) {
+        kernels.decode[s->kv_type](row, &keys, kv_head * s->context + p);
+        score[p] = dot(q, row, c->head_dim) / sqrt(c->head_dim);
+        largest = score[p] > largest ? score[p] : largest;
+    }
+    for (int p = 0; p < seen; p++) sum += score[p] = exp(score[p] - largest);
+    for (int i = 0; i < c->head_dim; i++) out[i] = 0;
+    for (int p = 0; p < seen; p++) {
+        kernels.decode[s->kv_type](row, &values, kv_head * s->context + p);
+        for (int i = 0; i < c->head_dim; i++) out[i] += score[p] / sum * row[i];
+    }
+    free(row);
+}
+
+static float *any_weights(int rows, int cols) {         // that turn inputs of size 1 into outputs of size 1
+    float *w = random_floats((size_t)rows * cols);
+    for (int i = 0; i < rows * cols; i++) w[i] *= sqrtf(3 / (float)cols);
+    return w;
+}
+
+// T tokens at position pos: every row of what they find against double, and never what comes after them: the
+// cache is NaN beyond, and the last token's value infinite.
+static void check_attention(int head_dim, int n_heads, int n_kv_heads, int pos, int T, Type type) {
+    enum { DIM = 16, CONTEXT = 512 };
+    int q_dim = n_heads * head_dim, kv_dim = n_kv_heads * head_dim;
+    Layer layer;
+    float *frequencies = calloc((size_t)head_dim, sizeof *frequencies);
+    float *x = random_floats((size_t)(pos + T) * DIM), *wq = any_weights(q_dim, DIM);
+    float *wk = any_weights(kv_dim, DIM), *wv = any_weights(kv_dim, DIM), *wo = any_weights(DIM, q_dim);
+    Model m = one_layer(&layer, frequencies, DIM, head_dim, n_heads, n_kv_heads, wq, wk, wv, wo);
+    m.config.rope_dim = 0;                              // an odd head_dim has no pairs to turn
+    for (int damaged = 0; damaged < 2; damaged++) {
+        State s;
+        const char *error = state_create(&s, &m.config, CONTEXT, pos > T ? pos : T, 1, type);
+        CHECK(!error, "%s", error);
+        memset(s.keys, 0xff, bytes_of(type, (size_t)CONTEXT * kv_dim));
+        memset(s.values, 0xff, bytes_of(type, (size_t)CONTEXT * kv_dim));
+        if (damaged) x[(size_t)(pos + T) * DIM - 1] = INFINITY;
+        if (pos) attend_to(&m, &s, x, pos, 0);
+        attend_to(&m, &s, x + (size_t)pos * DIM, T, pos);
+        double want[256];
+        for (int t = 0; t < T - damaged; t++)
+            for (int h = 0; h < n_heads; h++) {
+                attend_in_double(want, &s, &m.config, h, t);
+                for (int i = 0; i < head_dim; i++) {
+                    float got = s.mix[((size_t)t * n_heads + h) * head_dim + i];
+                    CHECK(near(got, want[i], 1e-5),
+                          "%s, %d heads of %d over %d, token %d of %d at %d, head %d [%d]: wanted %.9g, "
+                          "got %.9g", kernels.name, n_heads, head_dim, n_kv_heads, t, T, pos, h, i, want[i],
+                          got);
+                }
+            }
+        state_free(&s);
+    }
+    free(frequencies), free(x), free(wq), free(wk), free(wv), free(wo);
+}
+
+static void test_against_double(void) {
+    static const int head_dims[] = { 1, 3, 8, 64, 80, 128, 256 };
+    static const struct { int heads, kv_heads; } heads[] = { { 2, 2 }, { 3, 1 }, { 8, 1 }, { 12, 2 } };
+    static const struct { int pos, T; } places[] = {
+        { 0, 1 }, { 0, 17 }, { 5, 1 }, { 127, 1 }, { 128, 1 }, { 300, 1 }, { 120, 9 }, { 250, 40 },
+        { 0, 130 },
+    };
+    for (int i = 0; i < 7; i++)
+        for (int k = 0; k < 9; k++)
+            check_attention(head_dims[i], heads[(i + k) % 4].heads, heads[(i + k) % 4].kv_heads,
+                            places[k].pos, places[k].T, k % 2 ? F16 : F32);
+}
+
 int main(void) {
+    static const char *const sets[] = { "portable", "avx2", "avx512", "neon", "neon-dot" };
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        if (choose_kernels(sets[i])) test_against_double();
     choose_kernels(NULL);
     test_frequencies();
     test_angles();

@@ -276,27 +276,42 @@ static void test_type(Type type) {
 
 // ---------------------------------------------------------------------------- mixtures of rows
 
-static void test_mix(Type type, int cols) {
-    static const int heights[] = { 0, 1, 2, 9, 130 };
-    for (int k = 0; k < 5; k++) {
-        int rows = heights[k];
-        Case c = make_case(type, rows, cols, 1, plain, any);
-        float *scale = random_floats((size_t)rows + 1), *out = malloc((cols + 1) * sizeof *out);
-        out[cols] = 12345;
-        kernels.mix[type](out, scale, &c.w, rows);
-        CHECK(out[cols] == 12345, "mix %s of %d columns wrote one more", formats[type].name, cols);
-        for (int i = 0; i < cols; i++) {
-            double want = 0, size = 0;
-            for (int r = 0; r < rows; r++) {
-                double product = (double)scale[r] * c.values[(size_t)r * cols + i];
-                want += product, size += fabs(product);
-            }
-            CHECK(near(out[i], want, size * (rows + 1) * 0x1p-24),
-                  "mix %s, %d x %d, column %d: wanted %.9g, got %.9g", formats[type].name, rows, cols, i,
-                  want, out[i]);
+// Mixtures are added to what is there. Scales lie further apart than there are rows, NaN between them.
+static void test_mix(Type type, int rows, int cols, int T) {
+    Case c = make_case(type, rows, cols, T, plain, any);
+    int stride = rows + 3;
+    size_t n = (size_t)T * cols;
+    float *scale = random_floats((size_t)T * stride);
+    float *out = random_floats(n + 1), *before = malloc((n + 1) * sizeof *before);
+    for (int t = 0; t < T; t++)
+        for (int r = rows; r < stride; r++) scale[(size_t)t * stride + r] = NAN;
+    out[n] = 12345;
+    memcpy(before, out, n * sizeof *out);
+    kernels.mix[type](out, &c.w, scale, stride, T);
+    CHECK(out[n] == 12345, "%s, mix %s of %d columns wrote one more", kernels.name, formats[type].name, cols);
+    for (size_t i = 0; i < n; i++) {
+        int t = (int)(i / (size_t)cols), col = (int)(i % (size_t)cols);
+        double want = before[i], size = fabs(want);
+        for (int r = 0; r < rows; r++) {
+            double product = (double)scale[(size_t)t * stride + r] * c.values[(size_t)r * cols + col];
+            want += product, size += fabs(product);
         }
-        free(scale), free(out), free_case(&c);
+        CHECK(near(out[i], want, size * (rows + 1) * 0x1p-24),
+              "%s, mix %s, %d x %d, column %d of token %d of %d: wanted %.9g, got %.9g", kernels.name,
+              formats[type].name, rows, cols, col, t, T, want, out[i]);
     }
+    free(scale), free(out), free(before), free_case(&c);
+}
+
+static void test_mixtures(Type type) {
+    static const int heights[] = { 0, 1, 2, 9, 63, 64, 65, 130 };
+    static const int lengths[] = { 1, 2, 3, 4, 5, 8, 9, 17, 130 };
+    static const int widths[] = { 1, 3, 8, 15, 17, 24, 31, 33, 64, 80, 128, 200, 256 };
+    for (int i = 0; i < 8; i++)
+        for (int k = 0; k < 9; k++)
+            for (int j = (i + k) % 3; j < 13; j += 3) test_mix(type, heights[i], widths[j], lengths[k]);
+    for (int cols = 1; cols <= 40; cols++) test_mix(type, 9, cols, 1 + cols % 7);
+    for (int T = 1; T <= (SANITIZED ? 20 : 130); T++) test_mix(type, 5, 13, T);
 }
 
 int main(int argc, char **argv) {
@@ -310,7 +325,8 @@ int main(int argc, char **argv) {
             test_type((Type)type);
             if (benching) test_real_shapes((Type)type);
         }
-        for (int cols = 1; cols <= 200; cols += cols < 40 ? 1 : 32) test_mix(F32, cols), test_mix(F16, cols);
     }
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        if (choose_kernels(sets[i])) test_mixtures(F32), test_mixtures(F16), test_mixtures(BF16);
     return finish("test_products");
 }
