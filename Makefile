@@ -1,6 +1,8 @@
 # make                       build ./run
 # make NORM=layernorm        build ./run-layernorm, which normalizes with LayerNorm instead of RMSNorm
 # make demo                  tell a story
+# make NORM=prmsnorm         the same with any other norm of rmsnorm.c
+# make bench-norm            how fast each norm is, as a part of the fastest it could be
 # make install PREFIX=dir    prenorm and prenorm-layernorm, with their models (/usr/local)
 # make test                  build and run every test of the project
 # make conformance DATA=dir  compare with other engines on real checkpoints
@@ -44,6 +46,10 @@ $(BUILD)/$(NORM)/%: tests/%.c tests/test.h $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
 
+$(BUILD)/$(NORM)/%: bench/%.c $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
+
 # ---------------------------------------------------------------------------- demo and tests
 
 demo: $(NAME)
@@ -62,6 +68,8 @@ install:
 test:
 	@$(MAKE) --no-print-directory NORM=rmsnorm test-c
 	@$(MAKE) --no-print-directory NORM=layernorm test-c
+	@$(MAKE) --no-print-directory NORM=prmsnorm test-norm
+	@$(MAKE) --no-print-directory NORM=nonorm test-norm
 	@sh tests/style.sh
 	@sh tests/layers.sh
 	@sh tests/test_layers.sh
@@ -70,12 +78,19 @@ test:
 test-c: $(NAME) $(TESTS)
 	@for test in $(TESTS); do $$test || { echo "FAILED: $$test"; exit 1; }; done
 
+test-norm: $(NAME) $(BUILD)/$(NORM)/test_rmsnorm
+	@$(BUILD)/$(NORM)/test_rmsnorm
+
 pytest: .venv/ready
 	@$(MAKE) --no-print-directory NORM=rmsnorm run
 	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
 	@$(MAKE) --no-print-directory NORM=rmsnorm $(BUILD)/rmsnorm/chat_ids
 	@.venv/bin/python -m pytest -q -x $(PYTEST) --run $(BUILD)/run --run-layernorm $(BUILD)/run-layernorm \
 	    --chat-ids $(BUILD)/rmsnorm/chat_ids
+
+# Each norm against a plain pass with the same reads and writes; JSON=1 for programs.
+bench-norm: $(BUILD)/$(NORM)/norms
+	@$< $(if $(JSON),--json) $(DIMS)
 
 # Other engines' outputs on real checkpoints; DATA is a folder of them (see CONTRIBUTING.md).
 conformance: $(BUILD)/$(NORM)/test_model $(BUILD)/$(NORM)/test_kernels
@@ -117,6 +132,6 @@ clean:
 	rm -rf build run run-layernorm
 
 FORCE:
-.PHONY: FORCE demo install test test-c pytest conformance parity peers fuzz clean
+.PHONY: FORCE demo install test test-c test-norm pytest bench-norm conformance parity peers fuzz clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)

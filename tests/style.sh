@@ -13,4 +13,4 @@ LC_ALL=C awk '
                                                 begin = 0 }
     FILENAME !~ /^tests/ && /getenv/          { complain("a switch in the environment") }
     END { if (!bad) print "style: as promised"; exit bad }
-' *.c *.h kernels/*.c kernels/*.h tests/*.c tests/*.h tests/*.py tests/fuzz/*.c export.py convert/*.py train/*.py
+' *.c *.h kernels/*.c kernels/*.h tests/*.c tests/*.h tests/*.py tests/fuzz/*.c bench/*.c export.py convert/*.py train/*.py
