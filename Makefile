@@ -73,6 +73,7 @@ test:
 	@sh tests/style.sh
 	@sh tests/layers.sh
 	@sh tests/test_layers.sh
+	@$(PYTHON) tests/follow_add_a_norm.py -s
 	@$(MAKE) --no-print-directory PYTEST=tests pytest
 
 test-c: $(NAME) $(TESTS)
