@@ -1,8 +1,10 @@
 # make                       build ./run
 # make NORM=layernorm        build ./run-layernorm, which normalizes with LayerNorm instead of RMSNorm
 # make demo                  tell a story
+# make NORM=prmsnorm         the same with any other norm of rmsnorm.c
 # make ablate                what the choice of norm does: ablation/report.html (QUICK=1: less of everything;
 #                            MODELS="a.gguf b.gguf" TEXT=file: of your own models)
+# make bench-norm            how fast each norm is, as a part of the fastest it could be
 # make install PREFIX=dir    prenorm and prenorm-layernorm, with their models (/usr/local)
 # make test                  build and run every test of the project
 # make conformance DATA=dir  compare with other engines on real checkpoints
@@ -47,10 +49,11 @@ $(BUILD)/$(NORM)/%: tests/%.c tests/test.h $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
 
-build/limits: $(BUILD)/limits FORCE
+build/limits: $(BUILD)/$(NORM)/limits FORCE
 	@cmp -s $< $@ || cp -f $< $@
 
-$(BUILD)/limits: bench/limits.c $(ENGINE)
+$(BUILD)/$(NORM)/%: bench/%.c $(ENGINE)
+	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
 
 # ---------------------------------------------------------------------------- demo and tests
@@ -77,13 +80,19 @@ ablate: .venv/ready
 test:
 	@$(MAKE) --no-print-directory NORM=rmsnorm test-c
 	@$(MAKE) --no-print-directory NORM=layernorm test-c
+	@$(MAKE) --no-print-directory NORM=prmsnorm test-norm
+	@$(MAKE) --no-print-directory NORM=nonorm test-norm
 	@sh tests/style.sh
 	@sh tests/layers.sh
 	@sh tests/test_layers.sh
+	@$(PYTHON) tests/follow_add_a_norm.py -s
 	@$(MAKE) --no-print-directory PYTEST=tests pytest
 
 test-c: $(NAME) $(TESTS)
 	@for test in $(TESTS); do $$test || { echo "FAILED: $$test"; exit 1; }; done
+
+test-norm: $(NAME) $(BUILD)/$(NORM)/test_rmsnorm
+	@$(BUILD)/$(NORM)/test_rmsnorm
 
 pytest: .venv/ready
 	@$(MAKE) --no-print-directory NORM=rmsnorm run
@@ -91,6 +100,10 @@ pytest: .venv/ready
 	@$(MAKE) --no-print-directory NORM=rmsnorm build/limits $(BUILD)/rmsnorm/chat_ids
 	@.venv/bin/python -m pytest -q -x $(PYTEST) --run $(BUILD)/run --run-layernorm $(BUILD)/run-layernorm \
 	    --chat-ids $(BUILD)/rmsnorm/chat_ids
+
+# Each norm against a plain pass with the same reads and writes; JSON=1 for programs.
+bench-norm: $(BUILD)/$(NORM)/norms
+	@$< $(if $(JSON),--json) $(DIMS)
 
 # Other engines' outputs on real checkpoints; DATA is a folder of them (see CONTRIBUTING.md).
 conformance: $(BUILD)/$(NORM)/test_model $(BUILD)/$(NORM)/test_kernels
@@ -135,9 +148,9 @@ fuzz: .venv/ready
 	@touch $@
 
 clean:
-	rm -rf build run run-layernorm
+	rm -rf build run run-layernorm run-prmsnorm run-nonorm
 
 FORCE:
-.PHONY: FORCE demo ablate install test test-c pytest conformance parity peers bench fuzz clean
+.PHONY: FORCE demo ablate install test test-c test-norm pytest conformance parity peers bench bench-norm fuzz clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)

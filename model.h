@@ -148,6 +148,8 @@ static inline void report(const State *s, Op op, int layer, const float *data, i
 // rmsnorm.c: out, x: (dim). out may be x.
 void rmsnorm(float *out, const float *x, const Norm *w);
 void layernorm(float *out, const float *x, const Norm *w);
+void prmsnorm(float *out, const float *x, const Norm *w);
+void nonorm(float *out, const float *x, const Norm *w);
 void norm(State *s, float *out, const float *x, const Norm *w);     // the one this build runs, on (T, dim)
 const char *norm_name(void);
 

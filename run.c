@@ -35,7 +35,7 @@ static const char help[] =
     "  --on-full WHAT      chat: stop (default), or shift: forget the oldest turns\n"
     "  --kv f16|f32        type of the KV cache (f16)\n"
     "  --kernels NAME      portable, avx2, avx512, neon, neon-dot (default: the fastest for this CPU)\n"
-    "  --swap-norm         run a file that was trained with the other norm\n"
+    "  --swap-norm         run a file that was trained with another norm\n"
     "  --special           control tokens in the prompt are such, not letters\n"
     "  --logits FILE       write the logits of every position to a .npy file\n"
     "  --json              the report of perplexity, bench, tokenize and info, for programs\n"

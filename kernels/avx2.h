@@ -9,6 +9,9 @@
 #define TARGET __attribute__((target("avx2,fma,f16c")))
 #define INLINE static inline __attribute__((always_inline, target("avx2,fma,f16c")))
 
+typedef __m256 Wide;
+#define MULTIPLY_ADD _mm256_fmadd_ps
+
 INLINE int smaller(int a, int b) { return a < b ? a : b; }
 
 INLINE __m128i load_16(const void *p) { return _mm_loadu_si128((const __m128i *)p); }

@@ -9,6 +9,9 @@
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")))
 #define INLINE TARGET static inline __attribute__((always_inline))      // so that a format is all constants
 
+typedef __m512 Wide;
+#define MULTIPLY_ADD _mm512_fmadd_ps
+
 static inline int least(int a, int b) { return a < b ? a : b; }
 
 INLINE __m128i load16(const void *p) { return _mm_loadu_si128(p); }                // so many bytes

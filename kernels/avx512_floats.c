@@ -8,7 +8,7 @@
 #ifdef __x86_64__
 #include "avx512.h"
 
-enum { FEW_FLOATS = 8, SHORT = 256, FLOAT_DEPTH = 512 };
+enum { FEW_FLOATS = 8, SHORT_ROW = 256, FLOAT_DEPTH = 512 };
 
 INLINE __m512 load_floats(Type type, const void *row, size_t i, __mmask16 there) {
     if (type == F32) return _mm512_maskz_loadu_ps(there, (const float *)row + i);
@@ -213,7 +213,7 @@ INLINE void mix(float *out, const Matrix *w, const float *scale, int stride, int
     TARGET static void short_##name(ARGUMENTS) { short_floats(out, stride, w, x, T, from, to, type); }      \
     TARGET static void many_##name(ARGUMENTS) { many_floats(out, stride, w, x, T, from, to, type); }        \
     void avx512_matmul_##name(ARGUMENTS) {                                                                  \
-        Matmul *few = T == 1 || w->cols > SHORT ? few_##name : short_##name;                                \
+        Matmul *few = T == 1 || w->cols > SHORT_ROW ? few_##name : short_##name;                            \
         (T <= FEW_FLOATS ? few : many_##name)(out, stride, w, x, T, from, to);                              \
     }                                                                                                       \
     TARGET void avx512_mix_##name(float *out, const Matrix *w, const float *scale, int stride, int T) {     \

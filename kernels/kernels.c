@@ -15,8 +15,8 @@ static void override(Kernels *to, const Kernels *from) {
     if (from->largest)     to->largest     = from->largest;
     if (from->exp)         to->exp         = from->exp;
     if (from->swiglu)      to->swiglu      = from->swiglu;
-    if (from->sum)         to->sum         = from->sum;
-    if (from->sum_squares) to->sum_squares = from->sum_squares;
+    if (from->mean_square) to->mean_square = from->mean_square;
+    if (from->variance)    to->variance    = from->variance;
     if (from->normalize)   to->normalize   = from->normalize;
     for (int type = 0; type < N_TYPES; type++) {
         if (from->matmul[type]) to->matmul[type] = from->matmul[type];

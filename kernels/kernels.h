@@ -83,14 +83,14 @@ typedef struct {
     void (*decode[N_TYPES])(float *out, const Matrix *w, int row);
     void (*encode[N_TYPES])(void *out, const float *in, int n);
 
-    // Over plain floats (loops.h). exp: x = e^(scale * x - shift), and the sum of them. sum_squares: of
-    // x - center. swiglu: gate = silu(gate) * up. normalize: out = (x - center) * scale * weight + bias, and
-    // bias may be NULL.
+    // Over plain floats (loops.h). exp: x = e^(scale * x - shift), and the sum of them. swiglu: gate =
+    // silu(gate) * up. For the norms (norms.h): mean_square: of x; variance: over n, and the mean beside it;
+    // normalize: out = (x - center) * scale * weight + bias, and bias may be NULL.
     float (*largest)(const float *x, int n);
     float (*exp)(float *x, int n, float scale, float shift);
     void (*swiglu)(float *gate, const float *up, int n);
-    double (*sum)(const float *x, int n);
-    double (*sum_squares)(const float *x, double center, int n);
+    double (*mean_square)(const float *x, int n);
+    double (*variance)(double *mean, const float *x, int n);
     void (*normalize)(float *out, const float *x, double center, double scale, const float *weight,
                       const float *bias, int n);
 

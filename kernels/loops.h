@@ -5,24 +5,14 @@
 #ifndef LOOPS_H
 #define LOOPS_H
 
-#include "kernels.h"
+#include "norms.h"
 #include <math.h>
 #include <string.h>
-
-#ifndef TARGET
-#define TARGET                                          // __attribute__((target("avx2"))), say
-#endif
 
 enum { LANES = 16 };
 
 static inline float add_lanes(const float *s) {
     float four[4];
-    for (int j = 0; j < 4; j++) four[j] = (s[j] + s[j + 4]) + (s[j + 8] + s[j + 12]);
-    return (four[0] + four[2]) + (four[1] + four[3]);
-}
-
-static inline double add_double_lanes(const double *s) {
-    double four[4];
     for (int j = 0; j < 4; j++) four[j] = (s[j] + s[j + 4]) + (s[j + 8] + s[j + 12]);
     return (four[0] + four[2]) + (four[1] + four[3]);
 }
@@ -81,31 +71,7 @@ TARGET static void swiglu_loop(float *gate, const float *up, int n) {
     for (int i = 0; i < n; i++) gate[i] = gate[i] / (1 + exp_of(-gate[i])) * up[i];
 }
 
-TARGET static double sum_loop(const float *x, int n) {
-    double lane[LANES] = { 0 };
-    int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
-    for (; i < n; i++) lane[i % LANES] += x[i];
-    return add_double_lanes(lane);
-}
-
-TARGET static double sum_squares_loop(const float *x, double center, int n) {
-    double lane[LANES] = { 0 };
-    int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += (x[i + j] - center) * (x[i + j] - center);
-    for (; i < n; i++) lane[i % LANES] += (x[i] - center) * (x[i] - center);
-    return add_double_lanes(lane);
-}
-
-TARGET static void normalize_loop(float *out, const float *x, double center, double scale,
-                                  const float *weight, const float *bias, int n) {
-    for (int i = 0; i < n; i++) out[i] = (float)((x[i] - center) * scale) * weight[i];
-    for (int i = 0; bias && i < n; i++) out[i] += bias[i];
-}
-
-#define LOOPS .largest = largest_loop, .exp = exp_loop, .swiglu = swiglu_loop, .sum = sum_loop, \
-              .sum_squares = sum_squares_loop, .normalize = normalize_loop
+#define LOOPS .largest = largest_loop, .exp = exp_loop, .swiglu = swiglu_loop, \
+              .mean_square = mean_square_loop, .variance = variance_loop, .normalize = normalize_loop
 
 #endif

@@ -71,18 +71,41 @@ static void test_swiglu(int n) {
     check_margin("swiglu", gate, n);
 }
 
-// Far from zero and far apart: what float sums would lose.
-static void test_norm_sums(int n, double center, double size) {
+// What float sums would lose, or overflow: a square may err by what 16 additions in a row can lose, a mean by
+// two roundings of what the numbers are apart.
+static void check_sums(const char *kind, const float *x, int n) {
+    long double sum = 0, squares = 0, apart = 0;
+    for (int i = 0; i < n; i++) sum += x[i], squares += (long double)x[i] * x[i];
+    for (int i = 0; i < n; i++) apart += (x[i] - sum / n) * (x[i] - sum / n);
+    double mean, variance = kernels.variance(&mean, x, n), square = kernels.mean_square(x, n);
+    double want = (double)(apart / n), want_mean = (double)(sum / n), want_square = (double)(squares / n);
+    CHECK(near(variance, want, 7e-7 * want), "%s, variance of %d: wanted %.17g, got %.17g", kind, n, want,
+          variance);
+    CHECK(near(mean, want_mean, 1.2e-7 * sqrt(want)), "%s, mean of %d: wanted %.17g, got %.17g", kind, n,
+          want_mean, mean);
+    CHECK(near(square, want_square, 7e-7 * want_square), "%s, mean square of %d: wanted %.17g, got %.17g",
+          kind, n, want_square, square);
+}
+
+static void test_sums(void) {
+    static const struct { const char *name; double center, size, first; } kinds[] = {
+        { "ordinary", 0, 1, 0 },   { "mean 1e4", 1e4, 1.7, 0 },     { "large", 0, 1e30, 0 },
+        { "largest", 0, 3e38, 0 }, { "all large", 3e38, 1e36, 0 },  { "tiny", 0, 1e-25, 0 },
+        { "equal", 0.1, 0, 0 },    { "the first far off", 0, 1, 1e4 }, { "one huge", 0, 1, 1e15 },
+    };
+    static float x[5000];
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
+        for (int n = 1; n <= 5000; n += n < 300 ? 1 : 47) {
+            for (int i = 0; i < n; i++)
+                x[i] = (float)(kinds[k].center + kinds[k].size * random_float() + (i ? 0 : kinds[k].first));
+            check_sums(kinds[k].name, x, n);
+        }
+}
+
+static void test_normalize(int n, double center, double size) {
     float x[MOST + 8], out[MOST + 8], weight[MOST + 8], bias[MOST + 8];
     guarded(x, n, size), guarded(out, n, 1), guarded(weight, n, 1), guarded(bias, n, 1);
-    double sum = 0, squares = 0, sizes = 0;
-    for (int i = 0; i < n; i++) x[i] = (float)(x[i] + center), sum += x[i], sizes += fabs(x[i]);
-    for (int i = 0; i < n; i++) squares += (x[i] - center) * (x[i] - center);
-    CHECK(near(kernels.sum(x, n), sum, 1e-14 * sizes), "sum of %d: wanted %.17g, got %.17g", n, sum,
-          kernels.sum(x, n));
-    CHECK(near(kernels.sum_squares(x, center, n), squares, 1e-14 * squares),
-          "squares of %d about %g: wanted %.17g, got %.17g", n, center, squares,
-          kernels.sum_squares(x, center, n));
+    for (int i = 0; i < n; i++) x[i] = (float)(x[i] + center);
     for (int with_bias = 0; with_bias < 2; with_bias++) {
         kernels.normalize(out, x, center, 0.7, weight, with_bias ? bias : NULL, n);
         for (int i = 0; i < n; i++) {
@@ -100,8 +123,9 @@ int main(void) {
         test_exp();
         for (int n = 1; n <= MOST; n++) {
             test_softmax(n), test_swiglu(n);
-            test_norm_sums(n, 0, 1), test_norm_sums(n, 1e4, 1), test_norm_sums(n, 0, 1e30);
+            test_normalize(n, 0, 1), test_normalize(n, 1e4, 1), test_normalize(n, 0, 1e30);
         }
+        test_sums();
     }
     return finish("test_loops");
 }

@@ -3,9 +3,10 @@
 
 enum { MOST = 4097 };
 
-static const char *const names[] = { "rmsnorm", "layernorm" };
+static const char *const names[] = { "rmsnorm", "layernorm", "prmsnorm", "nonorm" };
 typedef void Function(float *out, const float *x, const Norm *w);
-static Function *const functions[] = { rmsnorm, layernorm };
+static Function *const functions[] = { rmsnorm, layernorm, prmsnorm, nonorm };
+enum { ALL = sizeof functions / sizeof *functions };    // the first two are compared with their formulas
 
 // The formula, and the mistakes that look most like it.
 typedef enum { RIGHT, EPS_OUTSIDE_THE_ROOT, VARIANCE_OVER_N_MINUS_1, MEAN_LEFT_IN } Reading;
@@ -25,15 +26,15 @@ static void formula(long double *out, long double *scale, const float *x, const 
 }
 
 // How far numbers are from a reading of the formula, in units of what rounding to float explains: three
-// roundings of 2^-24 each, with some room, two steps of 1.4e-45 among denormals, and for the mean a billionth
-// of the typical number. Up to 1 is right.
+// roundings of 2^-24 each, with some room, two steps of 1.4e-45 among denormals, and for the mean two of
+// the typical number. Up to 1 is right.
 static double distance(const float *got, const float *x, const Norm *w, bool centered, Reading reading) {
     static long double want[MOST];
     long double scale, worst = 0;
     formula(want, &scale, x, w, centered, reading);
     for (int i = 0; i < w->dim; i++) {
         long double bias = w->bias ? fabsl(w->bias[i]) : 0, weight = fabsl(w->weight[i]);
-        long double tolerance = 3e-7L * (fabsl(want[i]) + 2 * bias) + 1e-9L * scale * weight + 3e-45L;
+        long double tolerance = 3e-7L * (fabsl(want[i]) + 2 * bias) + 1.2e-7L * scale * weight + 3e-45L;
         long double d = fabsl(got[i] - want[i]) / tolerance;
         if (!(d <= worst)) worst = isfinite(got[i]) ? d : INFINITY;
     }
@@ -74,6 +75,33 @@ static void test_by_hand(void) {
         CHECK(near(out[0], 0.5, 1e-7) && near(out[1], -0.5, 1e-7),
               "%s, eps 3: wanted 0.5 -0.5, got %.9g %.9g", names[f], out[0], out[1]);
     }
+}
+
+static void test_other_norms_by_hand(void) {
+    Norm full = {
+        .dim = 4, .eps = 0, .weight = (float[]){ 1, -2, 0, 10 }, .bias = (float[]){ 0.5f, 0, 3, -1 }
+    };
+    // of 4 numbers the first counts: the root of 2^2 is 2, [1, 2, 2, 4] * weight + bias = [1.5, -4, 3, 39]
+    const float a[] = { 2, 4, 4, 8 }, want_p[] = { 1.5f, -4, 3, 39 };
+    prmsnorm(out, a, &full);
+    for (int i = 0; i < 4; i++)
+        CHECK(out[i] == want_p[i], "prmsnorm[%d]: wanted %g, got %.9g", i, want_p[i], out[i]);
+
+    // of 17 the first two: (1 + 49) / 2 = 25, root 5; of 16 only the first: root 1. eps: under the root
+    float b[17] = { 1, 7, [16] = 20 };
+    for (int n = 16; n <= 17; n++) {
+        prmsnorm(out, b, &(Norm){ .dim = n, .eps = 0, .weight = ones });
+        CHECK(near(out[1], n == 17 ? 1.4 : 7, 1e-7), "prmsnorm of %d numbers: wanted %g, got %.9g", n,
+              n == 17 ? 1.4 : 7.0, out[1]);
+    }
+    prmsnorm(out, b, &(Norm){ .dim = 17, .eps = 75, .weight = ones });
+    CHECK(near(out[16], 2, 1e-7), "prmsnorm, eps 75: wanted 20 / sqrt(25 + 75), got %.9g", out[16]);
+
+    // [2, 4, 4, 8] * weight + bias
+    const float want_n[] = { 2.5f, -8, 3, 79 };
+    nonorm(out, a, &full);
+    for (int i = 0; i < 4; i++)
+        CHECK(out[i] == want_n[i], "nonorm[%d]: wanted %g, got %.9g", i, want_n[i], out[i]);
 }
 
 // ---------------------------------------------------------------------------- kinds of numbers
@@ -177,8 +205,10 @@ static void listen(void *context, const Event *event) { (void)context; heard = *
 
 static void test_norm(void) {
     enum { T = 37, DIM = 2048 };
-    int f = !strcmp(norm_name(), "layernorm");
-    CHECK(f || !strcmp(norm_name(), "rmsnorm"), "norm_name() says %s", norm_name());
+    int f = 0;
+    while (f < ALL && strcmp(norm_name(), names[f])) f++;
+    CHECK(f < ALL, "norm_name() says %s", norm_name());
+    if (f == ALL) return;
     float *in = random_floats(T * DIM), *got = malloc(T * DIM * sizeof *got),
           *want = malloc(T * DIM * sizeof *want);
     Norm w = { .op = FFN_NORM, .layer = 3, .dim = DIM, .eps = 1e-5f, .weight = weight, .bias = bias };
@@ -207,6 +237,7 @@ int main(void) {
     choose_kernels(NULL);
     for (int i = 0; i < MOST; i++) ones[i] = 1, weight[i] = 2 * random_float(), bias[i] = random_float();
     test_by_hand();
+    test_other_norms_by_hand();
     test_against_formula();
     test_equal_numbers();
     test_mistakes_are_seen();
