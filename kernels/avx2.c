@@ -523,6 +523,59 @@ CODED_KERNEL(q4_k,   sizeof(BlockQ4_K),       .pair = pair_q4_k,    .room = 8, .
 CODED_KERNEL(q5_k,   sizeof(BlockQ5_K),       .pair = pair_q5_k,    .room = 4, .has_m = true)
 CODED_KERNEL(q6_k,   sizeof(BlockQ6_K),       .codes = codes_q6_k,  .room = 2, .by_16 = true, .zero = 32)
 
+// ---------------------------------------------------------------------------- llama2.c's int8
+//
+// Floats meet whole numbers, a group with its scale at a time.
+
+INLINE __m256 add_eight(__m256 sum, const int8_t *q, const float *x) {
+    __m128i bytes = _mm_loadl_epi64((const __m128i *)q);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), _mm256_loadu_ps(x), sum);
+}
+
+INLINE __m256 add_group(__m256 sum, const int8_t *q, const float *x, int n, const void *at) {
+    __m256 even = _mm256_setzero_ps(), odd = even;
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        even = add_eight(even, q + i, x + i), odd = add_eight(odd, q + i + 8, x + i + 8);
+    for (; i < n; i += 8) {
+        int8_t last_q[8] = { 0 };
+        float last_x[8] = { 0 };
+        memcpy(last_q, q + i, (size_t)smaller(n - i, 8));
+        memcpy(last_x, x + i, (size_t)smaller(n - i, 8) * sizeof *x);
+        even = add_eight(even, last_q, last_x);
+    }
+    float scale;
+    memcpy(&scale, at, sizeof scale);                   // not always aligned
+    return _mm256_fmadd_ps(_mm256_add_ps(even, odd), _mm256_set1_ps(scale), sum);
+}
+
+TARGET static void matmul_plane(float *out, int stride, const Matrix *w, const void *x,
+                                int T, int from, int to) {
+    int apart = (to - from + 3) / 4, group = w->group, groups = w->cols / group;
+    for (int r = from; r < from + apart; r++) {
+        const int8_t *row[4];
+        const char *scales[4];
+        for (int i = 0; i < 4; i++) {
+            size_t at = (size_t)far_row(r, i, apart, to);
+            row[i] = (const int8_t *)w->data + at * w->cols;
+            scales[i] = (const char *)w->scales + at * groups * sizeof(float);
+        }
+        for (int t = 0; t < T; t++) {
+            const float *in = (const float *)x + (size_t)t * w->cols;
+            __m256 sum[4] = ZERO;
+            float sums[4];
+            for (int g = 0; g < groups; g++)
+                for (int i = 0; i < 4; i++) {
+                    size_t c = (size_t)g * group;
+                    prefetch(row[i] + c, group);
+                    sum[i] = add_group(sum[i], row[i] + c, in + c, group, scales[i] + g * sizeof(float));
+                }
+            _mm_storeu_ps(sums, sum_lanes(sum[0], sum[1], sum[2], sum[3]));
+            for (int i = 0; i < 4; i++) out[(size_t)t * stride + far_row(r, i, apart, to)] = sums[i];
+        }
+    }
+}
+
 static bool supported(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
@@ -532,7 +585,7 @@ const Kernels kernels_avx2 = {
     .matmul = { [F32] = avx2_matmul_f32, [F16] = avx2_matmul_f16, [BF16] = avx2_matmul_bf16,
                 [Q8_0] = matmul_q8_0, [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0,
                 [Q5_1] = matmul_q5_1, [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k,
-                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k },
+                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k, [Q8_PLANE] = matmul_plane },
     .mix    = { [F32] = avx2_mix_f32, [F16] = avx2_mix_f16, [BF16] = avx2_mix_bf16 },
     .encode = { [F16] = avx2_encode_f16 },
 };

@@ -236,7 +236,6 @@ INLINE void unpack_q6_k(Unpacked *u, const void *block) {
 // The first `left` numbers at p, and zeros behind them.
 INLINE void unpack_next(Unpacked *u, Coding f, const char *p, int left) {
     char padded[8 * sizeof(BlockQ8_0)];
-    prefetch(p, f.bytes);
     if (left < SUPER) {                                 // never, where blocks are of 256
         memset(padded, 0, sizeof padded);
         p = memcpy(padded, p, (size_t)(f.bytes / 8 * (left / BLOCK)));
@@ -309,6 +308,13 @@ INLINE __m512 add_products(__m512 sum, const Unpacked *w, const Input *x, Coding
     return _mm512_mask_add_ps(sum, 0xff00, sum, scale);         // offsets are scaled just so
 }
 
+INLINE __m512 add_block(__m512 sum, const char *p, const Input *x, int left, Coding f) {
+    Unpacked w;
+    prefetch(p, f.bytes);
+    unpack_next(&w, f, p, left);
+    return add_products(sum, &w, x, f);
+}
+
 INLINE __m256 half_sum(__m512 v) {
     return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
 }
@@ -325,11 +331,10 @@ INLINE __m128 dot_four(const char *const row[4], const Input *x, int cols, Codin
     const char *row0 = row[0], *row1 = row[1], *row2 = row[2], *row3 = row[3];
     __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
     for (size_t at = 0; cols > 0; cols -= SUPER, at += (size_t)f.bytes, x++) {
-        Unpacked w;
-        unpack_next(&w, f, row0 + at, cols), sum0 = add_products(sum0, &w, x, f);
-        unpack_next(&w, f, row1 + at, cols), sum1 = add_products(sum1, &w, x, f);
-        unpack_next(&w, f, row2 + at, cols), sum2 = add_products(sum2, &w, x, f);
-        unpack_next(&w, f, row3 + at, cols), sum3 = add_products(sum3, &w, x, f);
+        sum0 = add_block(sum0, row0 + at, x, cols, f);
+        sum1 = add_block(sum1, row1 + at, x, cols, f);
+        sum2 = add_block(sum2, row2 + at, x, cols, f);
+        sum3 = add_block(sum3, row3 + at, x, cols, f);
     }
     return sum_lanes(sum0, sum1, sum2, sum3);
 }
@@ -375,7 +380,9 @@ INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, 
         __m512i q[4][16], scale[2][16];
         for (int r = 0; r < 16; r++) {
             Unpacked u;
-            unpack_next(&u, f, row + (size_t)least(r, rows - 1) * row_bytes, cols);
+            const char *block = row + (size_t)least(r, rows - 1) * row_bytes;
+            fetch_ahead(block, f.bytes);                // nothing finds 16 streams by itself
+            unpack_next(&u, f, block, cols);
             for (int k = 0; k < 4; k++) q[k][r] = u.q[k];
             for (int k = 0; k < 2; k++) scale[k][r] = _mm512_castps_si512(u.scale[k]);
         }
@@ -492,6 +499,55 @@ MATMUL(q4_k,   sizeof(BlockQ4_K), .has_offsets = true)
 MATMUL(q5_k,   sizeof(BlockQ5_K), .has_offsets = true)
 MATMUL(q6_k,   sizeof(BlockQ6_K), .zero = 32, .by_16 = true)
 
+// ---------------------------------------------------------------------------- llama2.c's int8
+//
+// Floats meet whole numbers, a group with its scale at a time.
+
+INLINE __m512 add_group(__m512 sum, const int8_t *q, const float *x, int n, const void *at) {
+    __m512 even = _mm512_setzero_ps(), odd = even;
+    int i = 0;
+    for (; i + 32 <= n; i += 32) {
+        even = _mm512_fmadd_ps(floats(load16(q + i)), _mm512_loadu_ps(x + i), even);
+        odd = _mm512_fmadd_ps(floats(load16(q + i + 16)), _mm512_loadu_ps(x + i + 16), odd);
+    }
+    for (; i < n; i += 16) {
+        __mmask16 there = first(n - i);
+        __m512 some = floats(_mm_maskz_loadu_epi8(there, q + i));
+        even = _mm512_fmadd_ps(some, _mm512_maskz_loadu_ps(there, x + i), even);
+    }
+    float scale;
+    memcpy(&scale, at, sizeof scale);                   // not always aligned
+    return _mm512_fmadd_ps(_mm512_add_ps(even, odd), _mm512_set1_ps(scale), sum);
+}
+
+TARGET static void matmul_plane(ARGUMENTS) {
+    int apart = (to - from + 3) / 4, group = w->group, groups = w->cols / group;
+    for (int r = from; r < from + apart; r++) {
+        const int8_t *row[4];
+        const char *scales[4];
+        for (int i = 0; i < 4; i++) {
+            size_t at = (size_t)least(r + i * apart, to - 1);
+            row[i] = (const int8_t *)w->data + at * w->cols;
+            scales[i] = (const char *)w->scales + at * groups * sizeof(float);
+        }
+        for (int t = 0; t < T; t++) {
+            const float *in = (const float *)x + (size_t)t * w->cols;
+            __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                              _mm512_setzero_ps() };
+            float sums[4];
+            for (int g = 0; g < groups; g++)
+                for (int i = 0; i < 4; i++) {
+                    size_t c = (size_t)g * group;
+                    prefetch(row[i] + c, group);
+                    sum[i] = add_group(sum[i], row[i] + c, in + c, group, scales[i] + g * sizeof(float));
+                }
+            _mm_storeu_ps(sums, sum_lanes(sum[0], sum[1], sum[2], sum[3]));
+            for (int i = 0; i < 4 && r + i * apart < to; i++)
+                out[(size_t)t * stride + r + i * apart] = sums[i];
+        }
+    }
+}
+
 static bool supported(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -503,7 +559,7 @@ const Kernels kernels_avx512 = {
     .matmul = { [F32] = avx512_matmul_f32, [F16] = avx512_matmul_f16, [BF16] = avx512_matmul_bf16,
                 [Q8_0] = matmul_q8_0, [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0,
                 [Q5_1] = matmul_q5_1, [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k,
-                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k },
+                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k, [Q8_PLANE] = matmul_plane },
     .mix    = { [F32] = avx512_mix_f32, [F16] = avx512_mix_f16, [BF16] = avx512_mix_bf16 },
     .encode = { [F16] = avx512_encode_f16 },
 };
