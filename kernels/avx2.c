@@ -16,10 +16,12 @@
 //   w = d * (code - zero) + m       d and m for every 32 columns, or for every 16
 
 typedef struct { __m256 d[2], m[2]; } Scales;           // eight, or 16 in order
+typedef struct { __m256i first, second; } Pair;         // two parts: columns 0-15 of both, and 16-31 of both
 
 // A format. All of it is known to the compiler, which makes a kernel for each.
 typedef struct {
     __m256i (*codes)(const void *w, int part);
+    Pair (*pair)(const void *w, int part);              // or two at once, the products of which meet in a sum
     Scales (*scales)(const void *w);
     int bytes;                                          // of 256 columns
     bool sign;                                          // codes from -128 to 127; otherwise from 0 to 63
@@ -31,18 +33,40 @@ typedef struct {
 
 INLINE int load_int(const void *p) { int i; memcpy(&i, p, sizeof i); return i; }
 
-// 16 bytes: the lower halves, then the upper ones.
-INLINE __m256i nibbles(const uint8_t *q) {
+INLINE __m256i join(__m128i low, __m128i high) { return _mm256_set_m128i(high, low); }
+
+// Byte i of 16 holds column i below and column i + 16 above.
+INLINE Pair nibbles(const uint8_t *a, const uint8_t *b) {
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i both = join(load_16(a), load_16(b));
+    return (Pair){ _mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low) };
+}
+
+// Bits of 32 become bytes, 16 or 0: every byte looks at its own bit.
+INLINE __m256i fifths(__m256i high, int byte) {
+    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
+    __m256i which = _mm256_broadcastsi128_si256(_mm_set_epi64x((byte + 1) * 0x0101010101010101,
+                                                               byte * 0x0101010101010101));
+    __m256i set = _mm256_and_si256(_mm256_shuffle_epi8(high, which), bit);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(set, bit), _mm256_set1_epi8(16));
+}
+INLINE Pair add_fifths(Pair p, const uint8_t *a, const uint8_t *b) {
+    __m256i high = join(_mm_set1_epi32(load_int(a)), _mm_set1_epi32(load_int(b)));
+    return (Pair){ _mm256_or_si256(p.first, fifths(high, 0)), _mm256_or_si256(p.second, fifths(high, 2)) };
+}
+
+// 16 bytes: the lower halves are of one part, the upper ones of the next.
+INLINE __m256i lower_and_upper(const uint8_t *q) {
     const __m256i by = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4), low = _mm256_set1_epi8(15);
     return _mm256_and_si256(_mm256_srlv_epi32(_mm256_broadcastsi128_si256(load_16(q)), by), low);
 }
-
-// 32 bits become 32 bytes, 16 or 0: every byte looks at its own bit.
-INLINE __m256i fifths(const uint8_t *high) {
-    const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
-    __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(load_int(high)), byte);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit), _mm256_set1_epi8(16));
+// Bit `part` of 16 bytes, and the next, as 16 or 0.
+INLINE __m256i fifths_k(const uint8_t *high, int part) {
+    __m256i v = _mm256_broadcastsi128_si256(load_16(high));
+    int a = part < 4 ? 4 - part : part - 4, b = part < 4 ? 3 - part : part - 3;
+    __m256i by = join(_mm_set1_epi32(a), _mm_set1_epi32(b));
+    v = part < 4 ? _mm256_sllv_epi32(v, by) : _mm256_srlv_epi32(v, by);
+    return _mm256_and_si256(v, _mm256_set1_epi8(16));
 }
 
 // Of each of 32 bytes those bits that are in the mask once bit `from` has moved to bit `to`.
@@ -52,11 +76,18 @@ INLINE __m256i bits(const uint8_t *bytes, int from, int to, int mask) {
     return _mm256_and_si256(v, _mm256_set1_epi8((char)mask));
 }
 
-// Eight halves, one in every `stride` bytes.
+// Eight halves, one in every `stride` bytes: each is loaded from where it comes to its place.
 INLINE __m256 halves(const void *p, int stride) {
-    short h[8];
-    for (int i = 0; i < 8; i++) memcpy(&h[i], (const char *)p + i * stride, sizeof *h);
-    return _mm256_cvtph_ps(_mm_setr_epi16(h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]));
+    const char *h = p;
+    const int step = stride - 2;
+    __m128i v = load_16(h);
+    v = _mm_blend_epi16(v, load_16(h + step), 1 << 1);
+    v = _mm_blend_epi16(v, load_16(h + 2 * step), 1 << 2);
+    v = _mm_blend_epi16(v, load_16(h + 3 * step), 1 << 3);
+    v = _mm_blend_epi16(v, load_16(h + 4 * step), 1 << 4);
+    v = _mm_blend_epi16(v, load_16(h + 5 * step), 1 << 5);
+    v = _mm_blend_epi16(v, load_16(h + 6 * step), 1 << 6);
+    return _mm256_cvtph_ps(_mm_blend_epi16(v, load_16(h + 7 * step), 1 << 7));
 }
 
 INLINE __m256 half(Half h) { return _mm256_cvtph_ps(_mm_set1_epi16((short)h)); }
@@ -75,34 +106,42 @@ INLINE Scales sixteen(__m128i s, __m256 d) {
 INLINE __m256i codes_q8_0(const void *w, int part) { return load_32(((const BlockQ8_0 *)w)[part].q); }
 INLINE Scales scales_q8_0(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockQ8_0)) } }; }
 
-INLINE __m256i codes_q4_0(const void *w, int part) { return nibbles(((const BlockQ4_0 *)w)[part].q); }
+INLINE Pair pair_q4_0(const void *w, int part) {
+    const BlockQ4_0 *b = (const BlockQ4_0 *)w + part;
+    return nibbles(b[0].q, b[1].q);
+}
 INLINE Scales scales_q4_0(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockQ4_0)) } }; }
 
-INLINE __m256i codes_q4_1(const void *w, int part) { return nibbles(((const BlockQ4_1 *)w)[part].q); }
+INLINE Pair pair_q4_1(const void *w, int part) {
+    const BlockQ4_1 *b = (const BlockQ4_1 *)w + part;
+    return nibbles(b[0].q, b[1].q);
+}
 INLINE Scales scales_q4_1(const void *w) {
     const BlockQ4_1 *b = w;
     return (Scales){ .d = { halves(&b->d, sizeof *b) }, .m = { halves(&b->m, sizeof *b) } };
 }
 
-INLINE __m256i codes_q5_0(const void *w, int part) {
+INLINE Pair pair_q5_0(const void *w, int part) {
     const BlockQ5_0 *b = (const BlockQ5_0 *)w + part;
-    return _mm256_or_si256(nibbles(b->q), fifths(b->high));
+    return add_fifths(nibbles(b[0].q, b[1].q), b[0].high, b[1].high);
 }
 INLINE Scales scales_q5_0(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockQ5_0)) } }; }
 
-INLINE __m256i codes_q5_1(const void *w, int part) {
+INLINE Pair pair_q5_1(const void *w, int part) {
     const BlockQ5_1 *b = (const BlockQ5_1 *)w + part;
-    return _mm256_or_si256(nibbles(b->q), fifths(b->high));
+    return add_fifths(nibbles(b[0].q, b[1].q), b[0].high, b[1].high);
 }
 INLINE Scales scales_q5_1(const void *w) {
     const BlockQ5_1 *b = w;
     return (Scales){ .d = { halves(&b->d, sizeof *b) }, .m = { halves(&b->m, sizeof *b) } };
 }
 
-INLINE __m256i codes_iq4_nl(const void *w, int part) {
+INLINE Pair pair_iq4_nl(const void *w, int part) {
     const __m256i steps = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
-    return _mm256_shuffle_epi8(steps, nibbles(((const BlockIQ4_NL *)w)[part].q));
+    const BlockIQ4_NL *b = (const BlockIQ4_NL *)w + part;
+    Pair p = nibbles(b[0].q, b[1].q);
+    return (Pair){ _mm256_shuffle_epi8(steps, p.first), _mm256_shuffle_epi8(steps, p.second) };
 }
 INLINE Scales scales_iq4_nl(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockIQ4_NL)) } }; }
 
@@ -140,17 +179,20 @@ INLINE Scales scales_k(const uint8_t *bytes, Half d, Half dmin) {
                      .m = { scaled(_mm_srli_si128(both, 8), half(dmin ^ 0x8000)) } };
 }
 
-INLINE __m256i codes_q4_k(const void *w, int part) {
-    return bits(((const BlockQ4_K *)w)->q + part / 2 * 32, part % 2 * 4, 0, 15);
+INLINE Pair pair_q4_k(const void *w, int part) {
+    const uint8_t *q = ((const BlockQ4_K *)w)->q + part / 2 * 32;
+    return (Pair){ lower_and_upper(q), lower_and_upper(q + 16) };
 }
 INLINE Scales scales_q4_k(const void *w) {
     const BlockQ4_K *b = w;
     return scales_k(b->scales, b->d, b->dmin);
 }
 
-INLINE __m256i codes_q5_k(const void *w, int part) {
+INLINE Pair pair_q5_k(const void *w, int part) {
     const BlockQ5_K *b = w;
-    return _mm256_or_si256(bits(b->q + part / 2 * 32, part % 2 * 4, 0, 15), bits(b->high, part, 4, 16));
+    const uint8_t *q = b->q + part / 2 * 32;
+    return (Pair){ _mm256_or_si256(lower_and_upper(q), fifths_k(b->high, part)),
+                   _mm256_or_si256(lower_and_upper(q + 16), fifths_k(b->high + 16, part)) };
 }
 INLINE Scales scales_q5_k(const void *w) {
     const BlockQ5_K *b = w;
@@ -187,9 +229,11 @@ INLINE __m256i products(__m256i w, __m256i x, Coding c) {
 
 // ---------------------------------------------------------------------------- one token
 
-// What four rows share of 256 columns of the input: scales in the order of those of the rows, these times the
-// sums of x, and what the codes that stand for zero have in products().
-typedef struct { const BlockX8 *x; __m256 scale[2], sum[2]; __m256i zero[8]; } Input;
+// 256 columns of the input, as they meet those of a row: codes in the same order; scales in the order of
+// the row's, these times the sums of x, and what the codes that stand for zero have in products().
+typedef struct { __m256i q[8], zero[8]; __m256 scale[2], sum[2]; } Input;
+
+enum { SPAN = 8192 };                                   // columns that are prepared at a time
 
 // { scale, sums } of four blocks
 INLINE __m256 heads(const BlockX8 *a, const BlockX8 *b, const BlockX8 *c, const BlockX8 *d) {
@@ -198,11 +242,11 @@ INLINE __m256 heads(const BlockX8 *a, const BlockX8 *b, const BlockX8 *c, const 
     return _mm256_castsi256_ps(_mm256_set_m128i(cd, ab));
 }
 
-INLINE Input input(const BlockX8 *x, Coding c) {
+INLINE Input prepare(const BlockX8 *x, Coding c) {
     __m256 a = heads(x, x + 1, x + 4, x + 5), b = heads(x + 2, x + 3, x + 6, x + 7);
     __m256 scale = _mm256_shuffle_ps(a, b, 0x88);       // even numbers of a and b, in halves of the registers
     __m256i sums = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));          // odd ones
-    Input in = { .x = x };
+    Input in;
     if (c.by_16) {
         in.scale[0] = _mm256_permutevar8x32_ps(scale, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
         in.scale[1] = _mm256_permutevar8x32_ps(scale, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7));
@@ -214,9 +258,50 @@ INLINE Input input(const BlockX8 *x, Coding c) {
         in.sum[0] = _mm256_cvtepi32_ps(widen(sums));
     }
     in.sum[0] = _mm256_mul_ps(in.sum[0], in.scale[0]);
-    for (int part = 0; part < 8 && c.zero; part++)
-        in.zero[part] = _mm256_maddubs_epi16(_mm256_set1_epi8((char)c.zero), load_32(x[part].q));
+    for (int i = 0; i < 8; i++) {
+        const BlockX8 *first = x + i / 2 * 2;           // of a pair
+        in.q[i] = c.pair ? join(load_16(first[0].q + i % 2 * 16), load_16(first[1].q + i % 2 * 16))
+                         : load_32(x[i].q);
+        in.zero[i] = _mm256_maddubs_epi16(_mm256_set1_epi8((char)c.zero), in.q[i]);
+        if (c.pair && i % 2) in.zero[i / 2] = _mm256_add_epi16(in.zero[i - 1], in.zero[i]);
+    }
     return in;
+}
+
+INLINE void prepare_row(Input *out, const BlockX8 *x, int parts, Coding c) {
+    for (; parts >= 8; parts -= 8, x += 8) *out++ = prepare(x, c);
+    if (!parts) return;
+    BlockX8 last[8] = { { 0 } };
+    memcpy(last, x, (size_t)parts * sizeof *x);
+    *out = prepare(last, c);
+}
+
+// Two parts: their sums are in the two halves of a register, and their scales have to be, too.
+INLINE __m256 add_pair(__m256 sum, const void *w, const Input *in, __m256 d, int part, Coding c) {
+    Pair pair = c.pair(w, part);
+    __m256i first = products(pair.first, in->q[part], c), second = products(pair.second, in->q[part + 1], c);
+    __m256i dot;
+    if (c.room < 2) {
+        dot = _mm256_add_epi32(widen(first), widen(second));
+    } else {
+        dot = _mm256_add_epi16(first, second);
+        if (c.zero) dot = _mm256_sub_epi16(dot, in->zero[part / 2]);
+        dot = widen(dot);
+    }
+    int next = part + 1;
+    const __m256i each = _mm256_setr_epi32(part, part, part, part, next, next, next, next);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_permutevar8x32_ps(d, each), sum);
+}
+
+// One part, which has a scale or two.
+INLINE __m256 add_part(__m256 sum, const void *w, const Input *in, const __m256 d[2], int part, Coding c) {
+    __m256i p = products(c.codes(w, part), in->q[part], c);
+    if (c.zero) p = _mm256_sub_epi16(p, in->zero[part]);
+    int i = part % 4 * 2, j = i + 1;                    // the first 16 columns are in the first four lanes
+    __m256 scale = c.by_16
+        ? _mm256_permutevar8x32_ps(d[part / 4], _mm256_setr_epi32(i, i, i, i, j, j, j, j))
+        : _mm256_permutevar8x32_ps(d[0], _mm256_set1_epi32(part));
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(widen(p)), scale, sum);
 }
 
 // sum + 256 columns of a row times the input, in eight lanes. Two sums, which need not wait for each other.
@@ -224,54 +309,54 @@ INLINE __m256 multiply_add(__m256 sum, const void *w, const Input *in, Coding c)
     Scales s = c.scales(w);
     __m256 d[2] = { _mm256_mul_ps(s.d[0], in->scale[0]) }, odd = _mm256_setzero_ps();
     if (c.by_16) d[1] = _mm256_mul_ps(s.d[1], in->scale[1]);
-    for (int part = 0; part < 8; part++) {
-        __m256i p = products(c.codes(w, part), load_32(in->x[part].q), c);
-        if (c.zero) p = _mm256_sub_epi16(p, in->zero[part]);
-        int i = part % 4 * 2, j = i + 1;                // the first 16 columns are in the first four lanes
-        __m256 scale = c.by_16
-            ? _mm256_permutevar8x32_ps(d[part / 4], _mm256_setr_epi32(i, i, i, i, j, j, j, j))
-            : _mm256_permutevar8x32_ps(d[0], _mm256_set1_epi32(part));
-        __m256 dot = _mm256_cvtepi32_ps(widen(p));
-        if (part % 2) odd = _mm256_fmadd_ps(dot, scale, odd);
-        else          sum = _mm256_fmadd_ps(dot, scale, sum);
-    }
+    if (c.pair)
+        for (int part = 0; part < 8; part += 4) {
+            sum = add_pair(sum, w, in, d[0], part, c);
+            odd = add_pair(odd, w, in, d[0], part + 2, c);
+        }
+    else
+        for (int part = 0; part < 8; part += 2) {
+            sum = add_part(sum, w, in, d, part, c);
+            odd = add_part(odd, w, in, d, part + 1, c);
+        }
     if (c.has_m) sum = _mm256_fmadd_ps(s.m[0], in->sum[0], sum);
     if (c.has_m && c.by_16) odd = _mm256_fmadd_ps(s.m[1], in->sum[1], odd);
     return _mm256_add_ps(sum, odd);
 }
 
 // Four rows times the input.
-INLINE __m128 multiply_four(const char *const row[4], const BlockX8 *x, int parts, Coding c) {
+INLINE __m128 multiply_four(const char *const row[4], const Input *in, int parts, Coding c) {
     __m256 sum[4] = ZERO;
     size_t at = 0;
-    for (; parts >= 8; parts -= 8, x += 8, at += (size_t)c.bytes) {
-        Input in = input(x, c);
+    for (; parts >= 8; parts -= 8, in++, at += (size_t)c.bytes)
         for (int i = 0; i < 4; i++) {
             prefetch(row[i] + at, c.bytes);
-            sum[i] = multiply_add(sum[i], row[i] + at, &in, c);
+            sum[i] = multiply_add(sum[i], row[i] + at, in, c);
         }
-    }
-    if (parts) {
-        BlockX8 last[8] = { { 0 } };
-        memcpy(last, x, (size_t)parts * sizeof *x);
-        Input in = input(last, c);
-        for (int i = 0; i < 4; i++) {
-            Copy copy;
-            sum[i] = multiply_add(sum[i], whole(&copy, row[i] + at, parts, c), &in, c);
-        }
+    for (int i = 0; i < 4 && parts; i++) {
+        Copy copy;
+        sum[i] = multiply_add(sum[i], whole(&copy, row[i] + at, parts, c), in, c);
     }
     return sum_lanes(sum[0], sum[1], sum[2], sum[3]);
 }
 
 INLINE void one_token(float *out, const Matrix *w, const BlockX8 *x, int from, int to, Coding c) {
-    int apart = (to - from + 3) / 4, parts = w->cols / BLOCK;
-    for (int r = from; r < from + apart; r++) {
-        const char *row[4];
-        float sums[4];
-        for (int i = 0; i < 4; i++)
-            row[i] = (const char *)w->data + (size_t)far_row(r, i, apart, to) * parts * c.bytes / 8;
-        _mm_storeu_ps(sums, multiply_four(row, x, parts, c));
-        for (int i = 0; i < 4; i++) out[far_row(r, i, apart, to)] = sums[i];
+    Input in[SPAN / SUPER];
+    int apart = (to - from + 3) / 4, all = w->cols / BLOCK;
+    for (int k = 0; k < all; k += SPAN / BLOCK) {
+        int parts = smaller(SPAN / BLOCK, all - k);
+        prepare_row(in, x + k, parts, c);
+        for (int r = from; r < from + apart; r++) {
+            const char *row[4];
+            float sums[4];
+            for (int i = 0; i < 4; i++)
+                row[i] = (const char *)w->data + ((size_t)far_row(r, i, apart, to) * all + k) * c.bytes / 8;
+            _mm_storeu_ps(sums, multiply_four(row, in, parts, c));
+            for (int i = 0; i < 4 && r + i * apart < to; i++) {
+                float *o = out + r + i * apart;
+                *o = k == 0 ? sums[i] : *o + sums[i];
+            }
+        }
     }
 }
 
@@ -300,10 +385,21 @@ INLINE void unpack_rows(Panel *panel, int side, const char *const row[8], int pa
             if (c.has_m) panel[part].m[h][side] = v[2 + i / 8][i % 8];
         }
     }
-    for (int part = 0; part < 8 && part < parts; part++) {
-        for (int r = 0; r < 8; r++) v[0][r] = _mm256_castsi256_ps(c.codes(w[r], part));
+    for (int part = 0; part < 8 && part < parts; part += c.pair ? 2 : 1) {
+        for (int r = 0; r < 8 && c.pair; r++) {
+            Pair pair = c.pair(w[r], part);
+            v[0][r] = _mm256_castsi256_ps(pair.first), v[1][r] = _mm256_castsi256_ps(pair.second);
+        }
+        for (int r = 0; r < 8 && !c.pair; r++) v[0][r] = _mm256_castsi256_ps(c.codes(w[r], part));
         transpose(v[0]);
-        for (int k = 0; k < 8; k++) panel[part].q[k][side] = _mm256_castps_si256(v[0][k]);
+        if (c.pair) transpose(v[1]);
+        for (int k = 0; k < 8; k++)
+            if (c.pair) {
+                panel[part + k / 4].q[k % 4][side] = _mm256_castps_si256(v[0][k]);
+                panel[part + k / 4].q[k % 4 + 4][side] = _mm256_castps_si256(v[1][k]);
+            } else {
+                panel[part].q[k][side] = _mm256_castps_si256(v[0][k]);
+            }
     }
 }
 
@@ -408,24 +504,77 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
 #define CODED_KERNEL(name, size, ...)                                                                       \
     TARGET static void matmul_##name(float *out, int stride, const Matrix *w, const void *x,                \
                                      int T, int from, int to) {                                             \
-        const Coding c = { codes_##name, scales_##name, size, __VA_ARGS__ };                                \
+        const Coding c = { .scales = scales_##name, .bytes = size, __VA_ARGS__ };                           \
         if (T == 1) one_token(out, w, x, from, to, c);                                                      \
         else      many_tokens(out, stride, w, x, T, from, to, c);                                           \
     }
 
 // room: of 4 bits 15 * 127 * 2 fits eight times, of 5 bits 31 * 127 * 2 four times, of 6 bits twice; by 16
 // columns there are no more than four.
-CODED_KERNEL(q8_0,   8 * sizeof(BlockQ8_0),   .room = 1, .sign = true)
-CODED_KERNEL(q4_0,   8 * sizeof(BlockQ4_0),   .room = 8, .zero = 8)
-CODED_KERNEL(q4_1,   8 * sizeof(BlockQ4_1),   .room = 8, .has_m = true)
-CODED_KERNEL(q5_0,   8 * sizeof(BlockQ5_0),   .room = 4, .zero = 16)
-CODED_KERNEL(q5_1,   8 * sizeof(BlockQ5_1),   .room = 4, .has_m = true)
-CODED_KERNEL(iq4_nl, 8 * sizeof(BlockIQ4_NL), .room = 1, .sign = true)
-CODED_KERNEL(q2_k,   sizeof(BlockQ2_K),       .room = 4, .by_16 = true, .has_m = true)
-CODED_KERNEL(q3_k,   sizeof(BlockQ3_K),       .room = 4, .by_16 = true, .zero = 4)
-CODED_KERNEL(q4_k,   sizeof(BlockQ4_K),       .room = 8, .has_m = true)
-CODED_KERNEL(q5_k,   sizeof(BlockQ5_K),       .room = 4, .has_m = true)
-CODED_KERNEL(q6_k,   sizeof(BlockQ6_K),       .room = 2, .by_16 = true, .zero = 32)
+CODED_KERNEL(q8_0,   8 * sizeof(BlockQ8_0),   .codes = codes_q8_0,  .room = 1, .sign = true)
+CODED_KERNEL(q4_0,   8 * sizeof(BlockQ4_0),   .pair = pair_q4_0,    .room = 8, .zero = 8)
+CODED_KERNEL(q4_1,   8 * sizeof(BlockQ4_1),   .pair = pair_q4_1,    .room = 8, .has_m = true)
+CODED_KERNEL(q5_0,   8 * sizeof(BlockQ5_0),   .pair = pair_q5_0,    .room = 4, .zero = 16)
+CODED_KERNEL(q5_1,   8 * sizeof(BlockQ5_1),   .pair = pair_q5_1,    .room = 4, .has_m = true)
+CODED_KERNEL(iq4_nl, 8 * sizeof(BlockIQ4_NL), .pair = pair_iq4_nl,  .room = 1, .sign = true)
+CODED_KERNEL(q2_k,   sizeof(BlockQ2_K),       .codes = codes_q2_k,  .room = 4, .by_16 = true, .has_m = true)
+CODED_KERNEL(q3_k,   sizeof(BlockQ3_K),       .codes = codes_q3_k,  .room = 4, .by_16 = true, .zero = 4)
+CODED_KERNEL(q4_k,   sizeof(BlockQ4_K),       .pair = pair_q4_k,    .room = 8, .has_m = true)
+CODED_KERNEL(q5_k,   sizeof(BlockQ5_K),       .pair = pair_q5_k,    .room = 4, .has_m = true)
+CODED_KERNEL(q6_k,   sizeof(BlockQ6_K),       .codes = codes_q6_k,  .room = 2, .by_16 = true, .zero = 32)
+
+// ---------------------------------------------------------------------------- llama2.c's int8
+//
+// Floats meet whole numbers, a group with its scale at a time.
+
+INLINE __m256 add_eight(__m256 sum, const int8_t *q, const float *x) {
+    __m128i bytes = _mm_loadl_epi64((const __m128i *)q);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), _mm256_loadu_ps(x), sum);
+}
+
+INLINE __m256 add_group(__m256 sum, const int8_t *q, const float *x, int n, const void *at) {
+    __m256 even = _mm256_setzero_ps(), odd = even;
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        even = add_eight(even, q + i, x + i), odd = add_eight(odd, q + i + 8, x + i + 8);
+    for (; i < n; i += 8) {
+        int8_t last_q[8] = { 0 };
+        float last_x[8] = { 0 };
+        memcpy(last_q, q + i, (size_t)smaller(n - i, 8));
+        memcpy(last_x, x + i, (size_t)smaller(n - i, 8) * sizeof *x);
+        even = add_eight(even, last_q, last_x);
+    }
+    float scale;
+    memcpy(&scale, at, sizeof scale);                   // not always aligned
+    return _mm256_fmadd_ps(_mm256_add_ps(even, odd), _mm256_set1_ps(scale), sum);
+}
+
+TARGET static void matmul_plane(float *out, int stride, const Matrix *w, const void *x,
+                                int T, int from, int to) {
+    int apart = (to - from + 3) / 4, group = w->group, groups = w->cols / group;
+    for (int r = from; r < from + apart; r++) {
+        const int8_t *row[4];
+        const char *scales[4];
+        for (int i = 0; i < 4; i++) {
+            size_t at = (size_t)far_row(r, i, apart, to);
+            row[i] = (const int8_t *)w->data + at * w->cols;
+            scales[i] = (const char *)w->scales + at * groups * sizeof(float);
+        }
+        for (int t = 0; t < T; t++) {
+            const float *in = (const float *)x + (size_t)t * w->cols;
+            __m256 sum[4] = ZERO;
+            float sums[4];
+            for (int g = 0; g < groups; g++)
+                for (int i = 0; i < 4; i++) {
+                    size_t c = (size_t)g * group;
+                    prefetch(row[i] + c, group);
+                    sum[i] = add_group(sum[i], row[i] + c, in + c, group, scales[i] + g * sizeof(float));
+                }
+            _mm_storeu_ps(sums, sum_lanes(sum[0], sum[1], sum[2], sum[3]));
+            for (int i = 0; i < 4; i++) out[(size_t)t * stride + far_row(r, i, apart, to)] = sums[i];
+        }
+    }
+}
 
 static bool supported(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -436,7 +585,7 @@ const Kernels kernels_avx2 = {
     .matmul = { [F32] = avx2_matmul_f32, [F16] = avx2_matmul_f16, [BF16] = avx2_matmul_bf16,
                 [Q8_0] = matmul_q8_0, [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0,
                 [Q5_1] = matmul_q5_1, [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k,
-                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k },
+                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k, [Q8_PLANE] = matmul_plane },
     .mix    = { [F32] = avx2_mix_f32, [F16] = avx2_mix_f16, [BF16] = avx2_mix_bf16 },
     .encode = { [F16] = avx2_encode_f16 },
 };

@@ -34,35 +34,43 @@ INLINE __m512i low_bits(__m512i bytes, int n) {
 }
 INLINE __m512i upper_four(__m512i bytes) { return low_bits(_mm512_srli_epi16(bytes, 4), 4); }
 
-// 16 bytes of each of four blocks. Masked loads merge them, which asks nothing of the shuffle units.
-INLINE __m512i four_blocks(const void *p, size_t stride) {
+// 16 bytes, `at` bytes behind the beginning of each of four blocks of at most 24 bytes. One load holds those
+// of three: of Q4_0, d:2 q:16 d:2 q:16 d:2 q:16 and ten bytes more. The fourth joins by a masked load.
+INLINE __m512i four_blocks(const void *p, int at, int stride) {
     const char *b = p;
-    __m512i v = _mm512_castsi128_si512(load16(b));
-    v = _mm512_mask_broadcast_i32x4(v, 0x00f0, load16(b + stride));
-    v = _mm512_mask_broadcast_i32x4(v, 0x0f00, load16(b + 2 * stride));
-    return _mm512_mask_broadcast_i32x4(v, 0xf000, load16(b + 3 * stride));
+    const int begin = 2 * stride + at + 16 <= 64 ? 0 : at;          // what scales() loads, where that will do
+    const int next = stride * 0x01010101, start = (at - begin) * 0x01010101;
+    const __m512i quarter = _mm512_setr_epi32(0, 0, 0, 0, next, next, next, next,
+                                              2 * next, 2 * next, 2 * next, 2 * next, 0, 0, 0, 0);
+    const __m128i byte = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i from = _mm512_add_epi8(_mm512_broadcast_i32x4(byte), _mm512_set1_epi32(start));
+    __m512i three = _mm512_permutexvar_epi8(_mm512_add_epi8(from, quarter), load64(b + begin));
+    return _mm512_mask_broadcast_i32x4(three, 0xf000, load16(b + 3 * stride + at));
 }
 
-// The halves of eight blocks that lie `stride` bytes apart, the first of them `at` bytes behind p: as many as
-// 64 bytes hold, then as many more, up to the end of the last block.
+// The halves of eight blocks, `at` bytes behind their beginnings. Where 64 bytes hold those of four blocks,
+// two loads do; otherwise there is a load for each, from where it comes to its place.
 INLINE __m128i eight_halves(const void *p, int at, int stride) {
-    const __m512i lane = _mm512_zextsi128_si512(_mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
-    const __m512i word = _mm512_mullo_epi16(lane, _mm512_set1_epi16((short)(stride / 2)));
-    const int several = 62 / stride + 1;
-    const char *start = (const char *)p + at;
-    __m512i v = load64(start);
-    for (int i = several; i < 8; i += several) {
-        int begin = least(i * stride, 8 * stride - at - 64);
-        __m512i next = _mm512_add_epi16(word, _mm512_set1_epi16((short)(32 - begin / 2)));
-        __m512i from = _mm512_mask_blend_epi16((1u << i) - 1, next, i == several ? word : lane);
-        v = _mm512_permutex2var_epi16(v, from, load64(start + begin));
+    const char *b = (const char *)p;
+    if (3 * stride + at + 2 <= 64) {
+        const short s = (short)(stride / 2), a = (short)(at / 2);
+        const __m512i from = _mm512_zextsi128_si512(_mm_setr_epi16(
+            a, s + a, 2 * s + a, 3 * s + a, 32 + a, 32 + s + a, 32 + 2 * s + a, 32 + 3 * s + a));
+        return _mm512_castsi512_si128(_mm512_permutex2var_epi16(load64(b), from, load64(b + 4 * stride)));
     }
-    return _mm512_castsi512_si128(v);
+    __m128i v = load16(b + at);
+    v = _mm_blend_epi16(v, load16(b + at + stride - 2), 1 << 1);
+    v = _mm_blend_epi16(v, load16(b + at + 2 * stride - 4), 1 << 2);
+    v = _mm_blend_epi16(v, load16(b + at + 3 * stride - 6), 1 << 3);
+    v = _mm_blend_epi16(v, load16(b + at + 4 * stride - 8), 1 << 4);
+    v = _mm_blend_epi16(v, load16(b + at + 5 * stride - 10), 1 << 5);
+    v = _mm_blend_epi16(v, load16(b + at + 6 * stride - 12), 1 << 6);
+    return _mm_blend_epi16(v, load16(b + at + 7 * stride - 14), 1 << 7);
 }
 
 // The scales of eight blocks, and the offsets that follow them in a block.
 INLINE __m512 scales(const void *p, int stride) {
-    return _mm512_cvtph_ps(_mm256_zextsi128_si256(eight_halves(p, 0, stride)));
+    return _mm512_castps256_ps512(_mm256_cvtph_ps(eight_halves(p, 0, stride)));
 }
 INLINE __m512 scales_and_offsets(const void *p, int stride) {
     return _mm512_cvtph_ps(join16(eight_halves(p, 0, stride), eight_halves(p, 2, stride)));
@@ -83,22 +91,22 @@ INLINE void unpack_q8_0(Unpacked *u, const void *block) {
     u->scale[0] = scales(block, sizeof *b);
 }
 
-INLINE void nibbles(Unpacked *u, const void *q, size_t stride) {
+INLINE void nibbles(Unpacked *u, const void *block, int at, int stride) {
     for (int i = 0; i < 4; i += 2) {
-        __m512i bytes = four_blocks((const char *)q + 2 * i * stride, stride);
+        __m512i bytes = four_blocks((const char *)block + 2 * i * stride, at, stride);
         u->q[i] = low_bits(bytes, 4), u->q[i + 1] = upper_four(bytes);
     }
 }
 
 INLINE void unpack_q4_0(Unpacked *u, const void *block) {
     const BlockQ4_0 *b = block;
-    nibbles(u, b->q, sizeof *b);
+    nibbles(u, b, offsetof(BlockQ4_0, q), sizeof *b);
     u->scale[0] = scales(b, sizeof *b);
 }
 
 INLINE void unpack_q4_1(Unpacked *u, const void *block) {
     const BlockQ4_1 *b = block;
-    nibbles(u, b->q, sizeof *b);
+    nibbles(u, b, offsetof(BlockQ4_1, q), sizeof *b);
     u->scale[0] = scales_and_offsets(b, sizeof *b);
 }
 
@@ -114,14 +122,14 @@ INLINE void add_fifth_bits(Unpacked *u, const void *p, int at, int stride) {
 
 INLINE void unpack_q5_0(Unpacked *u, const void *block) {
     const BlockQ5_0 *b = block;
-    nibbles(u, b->q, sizeof *b);
+    nibbles(u, b, offsetof(BlockQ5_0, q), sizeof *b);
     add_fifth_bits(u, b, offsetof(BlockQ5_0, high), sizeof *b);
     u->scale[0] = scales(b, sizeof *b);
 }
 
 INLINE void unpack_q5_1(Unpacked *u, const void *block) {
     const BlockQ5_1 *b = block;
-    nibbles(u, b->q, sizeof *b);
+    nibbles(u, b, offsetof(BlockQ5_1, q), sizeof *b);
     add_fifth_bits(u, b, offsetof(BlockQ5_1, high), sizeof *b);
     u->scale[0] = scales_and_offsets(b, sizeof *b);
 }
@@ -173,17 +181,20 @@ INLINE void unpack_q3_k(Unpacked *u, const void *block) {
     u->scale[0] = _mm512_mul_ps(half(b->d), floats(_mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))));
 }
 
-// The scales and mins of Q4_K and Q5_K, eight of each. Words 0 and 1 of the twelve bytes hold the first four
-// and the upper bits of the others, word 2 the lower bits of the others.
-INLINE __m512 scales_k(const uint8_t *packed, Half d, Half dmin) {
-    __m128i bytes = _mm_maskz_loadu_epi32(7, packed);
-    __m128i early = _mm_and_si128(bytes, _mm_set1_epi8(63));
-    __m128i low = _mm_and_si128(_mm_srlv_epi32(_mm_shuffle_epi32(bytes, 0xaa), _mm_setr_epi32(0, 4, 0, 0)),
-                                _mm_set1_epi8(15));
-    __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 2), _mm_set1_epi8(48));
-    __m128i all = _mm_unpacklo_epi32(early, _mm_or_si128(low, high));
-    __m256i factors = join16(_mm_set1_epi16((short)d), _mm_set1_epi16((short)(dmin ^ 0x8000)));
-    return _mm512_mul_ps(_mm512_cvtph_ps(factors), floats(all));
+// The scales and mins of Q4_K and Q5_K, eight of each, from the first 16 bytes:
+//   d:16   dmin:16   bytes 4-7: s 0-3   8-11: m 0-3   12-15: lower bits of s and m 4-7, whose upper two lie
+//   above s 0-3 and m 0-3
+INLINE __m512 scales_k(const void *block) {
+    const __m128i lower = _mm_setr_epi8(4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m128i upper = _mm_setr_epi8(-1, -1, -1, -1, 4, 5, 6, 7, -1, -1, -1, -1, 8, 9, 10, 11);
+    const __m128i mask = _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f);
+    __m128i bytes = load16(block);
+    __m128i low = _mm_srlv_epi32(_mm_shuffle_epi8(bytes, lower), _mm_setr_epi32(0, 0, 0, 4));
+    __m128i high = _mm_and_si128(_mm_srli_epi16(_mm_shuffle_epi8(bytes, upper), 2), _mm_set1_epi8(48));
+    __m128i all = _mm_or_si128(_mm_and_si128(low, mask), high);
+    __m128 d = _mm_cvtph_ps(_mm_xor_si128(bytes, _mm_setr_epi16(0, (short)0x8000, 0, 0, 0, 0, 0, 0)));
+    const __m512i each = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    return _mm512_mul_ps(_mm512_permutexvar_ps(each, _mm512_castps128_ps512(d)), floats(all));
 }
 
 // Four blocks, from 64 bytes that hold blocks 0 and 2 below, 1 and 3 above.
@@ -198,7 +209,7 @@ INLINE void unpack_q4_k(Unpacked *u, const void *block) {
         __m512i bytes = load64(b->q + 32 * i);
         by_halves_k(u->q + i, low_bits(bytes, 4), upper_four(bytes));
     }
-    u->scale[0] = scales_k(b->scales, b->d, b->dmin);
+    u->scale[0] = scales_k(b);
 }
 
 INLINE void unpack_q5_k(Unpacked *u, const void *block) {
@@ -208,7 +219,7 @@ INLINE void unpack_q5_k(Unpacked *u, const void *block) {
         by_halves_k(u->q + i, add_high_bits(low_bits(bytes, 4), b->high, 2 * i, 2 * i + 2, 16),
                     add_high_bits(upper_four(bytes), b->high, 2 * i + 1, 2 * i + 3, 16));
     }
-    u->scale[0] = scales_k(b->scales, b->d, b->dmin);
+    u->scale[0] = scales_k(b);
 }
 
 // 64 bytes hold 64 numbers below and the next 64 above; two more bits of each lie in 32 other bytes.
@@ -225,7 +236,6 @@ INLINE void unpack_q6_k(Unpacked *u, const void *block) {
 // The first `left` numbers at p, and zeros behind them.
 INLINE void unpack_next(Unpacked *u, Coding f, const char *p, int left) {
     char padded[8 * sizeof(BlockQ8_0)];
-    prefetch(p, f.bytes);
     if (left < SUPER) {                                 // never, where blocks are of 256
         memset(padded, 0, sizeof padded);
         p = memcpy(padded, p, (size_t)(f.bytes / 8 * (left / BLOCK)));
@@ -245,6 +255,12 @@ enum { FEW = 3, SPAN = 8192 };                          // tokens; the columns t
 //                                     + w.offset * x.scale * sum of x.q
 typedef struct { __m512i q[4], zeros[4]; __m512 scale[2]; } Input;
 
+// 16 columns of each of four blocks.
+INLINE __m512i four_halves(const BlockX8 *x, int at) {
+    return join(join16(load16(x[0].q + at), load16(x[1].q + at)),
+                join16(load16(x[2].q + at), load16(x[3].q + at)));
+}
+
 INLINE void prepare(Input *out, const BlockX8 *x, Coding f) {   // of 8 blocks
     int16_t halves[8][2];
     for (int b = 0; b < 8; b++) memcpy(halves[b], x[b].sums, sizeof *halves);
@@ -260,7 +276,7 @@ INLINE void prepare(Input *out, const BlockX8 *x, Coding f) {   // of 8 blocks
     } else {
         sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
         out->scale[0] = _mm512_insertf32x8(both, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sums)), 1);
-        for (int k = 0; k < 4; k++) out->q[k] = four_blocks(x[k / 2 * 4].q + k % 2 * 16, sizeof *x);
+        for (int k = 0; k < 4; k++) out->q[k] = four_halves(x + k / 2 * 4, k % 2 * 16);
     }
     for (int k = 0; k < 4; k++) {
         __m512i minus = _mm512_sub_epi8(_mm512_setzero_si512(), out->q[k]);
@@ -292,35 +308,60 @@ INLINE __m512 add_products(__m512 sum, const Unpacked *w, const Input *x, Coding
     return _mm512_mask_add_ps(sum, 0xff00, sum, scale);         // offsets are scaled just so
 }
 
-// out[i * far] += dot(row i * far, x), for `many` rows: 1, or 4 streams from memory at once.
-INLINE void dot_rows(float *out, Coding f, int many, const char *row, size_t far, size_t far_bytes,
-                     const Input *x, int cols) {
-    __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
-    for (; cols > 0; cols -= SUPER, row += f.bytes, x++)
-        for (int i = 0; i < many; i++) {
-            Unpacked w;
-            unpack_next(&w, f, row + i * far_bytes, cols);
-            sum[i] = add_products(sum[i], &w, x, f);
-        }
-    for (int i = 0; i < many; i++) out[i * far] += _mm512_reduce_add_ps(sum[i]);
+INLINE __m512 add_block(__m512 sum, const char *p, const Input *x, int left, Coding f) {
+    Unpacked w;
+    prefetch(p, f.bytes);
+    unpack_next(&w, f, p, left);
+    return add_products(sum, &w, x, f);
 }
 
+INLINE __m256 half_sum(__m512 v) {
+    return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+}
+
+// { sum of a, sum of b, sum of c, sum of d }
+INLINE __m128 sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d) {
+    __m256 ab = _mm256_hadd_ps(half_sum(a), half_sum(b)), cd = _mm256_hadd_ps(half_sum(c), half_sum(d));
+    __m256 all = _mm256_hadd_ps(ab, cd);
+    return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+}
+
+// Four rows times x.
+INLINE __m128 dot_four(const char *const row[4], const Input *x, int cols, Coding f) {
+    const char *row0 = row[0], *row1 = row[1], *row2 = row[2], *row3 = row[3];
+    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    for (size_t at = 0; cols > 0; cols -= SUPER, at += (size_t)f.bytes, x++) {
+        sum0 = add_block(sum0, row0 + at, x, cols, f);
+        sum1 = add_block(sum1, row1 + at, x, cols, f);
+        sum2 = add_block(sum2, row2 + at, x, cols, f);
+        sum3 = add_block(sum3, row3 + at, x, cols, f);
+    }
+    return sum_lanes(sum0, sum1, sum2, sum3);
+}
+
+// Rows r, r + apart, ... Rows side by side would share a page, and the hardware fetches ahead once per page.
+// Where rows do not divide by four, the last one is computed again, and not stored.
 INLINE void matmul_few(float *out, int stride, const Matrix *w, const BlockX8 *x, int T, int from, int to,
                        Coding f) {
     Input in[FEW][SPAN / SUPER];
-    size_t row_bytes = bytes_of(w->type, (size_t)w->cols), rows = (size_t)(to - from), far = rows / 4;
-    for (int t = 0; t < T; t++) memset(out + (size_t)t * stride + from, 0, rows * sizeof *out);
+    size_t row_bytes = bytes_of(w->type, (size_t)w->cols);
+    int apart = (to - from + 3) / 4;
     for (int c = 0; c < w->cols; c += SPAN) {
         int cols = least(w->cols - c, SPAN);
-        const char *row = (const char *)w->data + from * row_bytes + bytes_of(w->type, (size_t)c);
+        const char *first = (const char *)w->data + bytes_of(w->type, (size_t)c);
         for (int t = 0; t < T; t++) prepare_row(in[t], x + ((size_t)t * w->cols + c) / BLOCK, cols, f);
-        for (size_t i = 0; i < far; i++, row += row_bytes)
-            for (int t = 0; t < T; t++)
-                dot_rows(out + (size_t)t * stride + from + i, f, 4, row, far, far * row_bytes, in[t], cols);
-        row += 3 * far * row_bytes;
-        for (size_t i = 4 * far; i < rows; i++, row += row_bytes)
-            for (int t = 0; t < T; t++)
-                dot_rows(out + (size_t)t * stride + from + i, f, 1, row, 0, 0, in[t], cols);
+        for (int r = from; r < from + apart; r++) {
+            const char *row[4];
+            int at[4];
+            for (int i = 0; i < 4; i++)
+                at[i] = least(r + i * apart, to - 1), row[i] = first + at[i] * row_bytes;
+            for (int t = 0; t < T; t++) {
+                float sums[4], *o = out + (size_t)t * stride;
+                _mm_storeu_ps(sums, dot_four(row, in[t], cols, f));
+                for (int i = 0; i < 4 && r + i * apart < to; i++)
+                    o[at[i]] = c == 0 ? sums[i] : o[at[i]] + sums[i];
+            }
+        }
     }
 }
 
@@ -339,7 +380,9 @@ INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, 
         __m512i q[4][16], scale[2][16];
         for (int r = 0; r < 16; r++) {
             Unpacked u;
-            unpack_next(&u, f, row + (size_t)least(r, rows - 1) * row_bytes, cols);
+            const char *block = row + (size_t)least(r, rows - 1) * row_bytes;
+            fetch_ahead(block, f.bytes);                // nothing finds 16 streams by itself
+            unpack_next(&u, f, block, cols);
             for (int k = 0; k < 4; k++) q[k][r] = u.q[k];
             for (int k = 0; k < 2; k++) scale[k][r] = _mm512_castps_si512(u.scale[k]);
         }
@@ -456,6 +499,55 @@ MATMUL(q4_k,   sizeof(BlockQ4_K), .has_offsets = true)
 MATMUL(q5_k,   sizeof(BlockQ5_K), .has_offsets = true)
 MATMUL(q6_k,   sizeof(BlockQ6_K), .zero = 32, .by_16 = true)
 
+// ---------------------------------------------------------------------------- llama2.c's int8
+//
+// Floats meet whole numbers, a group with its scale at a time.
+
+INLINE __m512 add_group(__m512 sum, const int8_t *q, const float *x, int n, const void *at) {
+    __m512 even = _mm512_setzero_ps(), odd = even;
+    int i = 0;
+    for (; i + 32 <= n; i += 32) {
+        even = _mm512_fmadd_ps(floats(load16(q + i)), _mm512_loadu_ps(x + i), even);
+        odd = _mm512_fmadd_ps(floats(load16(q + i + 16)), _mm512_loadu_ps(x + i + 16), odd);
+    }
+    for (; i < n; i += 16) {
+        __mmask16 there = first(n - i);
+        __m512 some = floats(_mm_maskz_loadu_epi8(there, q + i));
+        even = _mm512_fmadd_ps(some, _mm512_maskz_loadu_ps(there, x + i), even);
+    }
+    float scale;
+    memcpy(&scale, at, sizeof scale);                   // not always aligned
+    return _mm512_fmadd_ps(_mm512_add_ps(even, odd), _mm512_set1_ps(scale), sum);
+}
+
+TARGET static void matmul_plane(ARGUMENTS) {
+    int apart = (to - from + 3) / 4, group = w->group, groups = w->cols / group;
+    for (int r = from; r < from + apart; r++) {
+        const int8_t *row[4];
+        const char *scales[4];
+        for (int i = 0; i < 4; i++) {
+            size_t at = (size_t)least(r + i * apart, to - 1);
+            row[i] = (const int8_t *)w->data + at * w->cols;
+            scales[i] = (const char *)w->scales + at * groups * sizeof(float);
+        }
+        for (int t = 0; t < T; t++) {
+            const float *in = (const float *)x + (size_t)t * w->cols;
+            __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                              _mm512_setzero_ps() };
+            float sums[4];
+            for (int g = 0; g < groups; g++)
+                for (int i = 0; i < 4; i++) {
+                    size_t c = (size_t)g * group;
+                    prefetch(row[i] + c, group);
+                    sum[i] = add_group(sum[i], row[i] + c, in + c, group, scales[i] + g * sizeof(float));
+                }
+            _mm_storeu_ps(sums, sum_lanes(sum[0], sum[1], sum[2], sum[3]));
+            for (int i = 0; i < 4 && r + i * apart < to; i++)
+                out[(size_t)t * stride + r + i * apart] = sums[i];
+        }
+    }
+}
+
 static bool supported(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -467,7 +559,7 @@ const Kernels kernels_avx512 = {
     .matmul = { [F32] = avx512_matmul_f32, [F16] = avx512_matmul_f16, [BF16] = avx512_matmul_bf16,
                 [Q8_0] = matmul_q8_0, [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0,
                 [Q5_1] = matmul_q5_1, [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k,
-                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k },
+                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k, [Q8_PLANE] = matmul_plane },
     .mix    = { [F32] = avx512_mix_f32, [F16] = avx512_mix_f16, [BF16] = avx512_mix_bf16 },
     .encode = { [F16] = avx512_encode_f16 },
 };

@@ -434,6 +434,58 @@ CODED_KERNEL(q4_k, .bytes = sizeof(BlockQ4_K), .scales = scales_q4_k, .has_m = t
 CODED_KERNEL(q5_k, .bytes = sizeof(BlockQ5_K), .scales = scales_q4_k, .has_m = true)
 CODED_KERNEL(q6_k, .bytes = sizeof(BlockQ6_K), .scales = scales_q6_k, .by_16 = true)
 
+// ---------------------------------------------------------------------------- llama2.c's int8
+//
+// Floats meet whole numbers, a group with its scale at a time.
+
+INLINE float32x4_t add_eight(float32x4_t sum, const int8_t *q, const float *x) {
+    int16x8_t wide = vmovl_s8(vld1_s8(q));
+    sum = vfmaq_f32(sum, vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide))), vld1q_f32(x));
+    return vfmaq_f32(sum, vcvtq_f32_s32(vmovl_high_s16(wide)), vld1q_f32(x + 4));
+}
+
+INLINE float32x4_t add_group(float32x4_t sum, const int8_t *q, const float *x, int n, const void *at) {
+    float32x4_t even = { 0 }, odd = { 0 };
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        even = add_eight(even, q + i, x + i), odd = add_eight(odd, q + i + 8, x + i + 8);
+    for (; i < n; i += 8) {
+        int8_t last_q[8] = { 0 };
+        float last_x[8] = { 0 };
+        memcpy(last_q, q + i, (size_t)smaller(n - i, 8));
+        memcpy(last_x, x + i, (size_t)smaller(n - i, 8) * sizeof *x);
+        even = add_eight(even, last_q, last_x);
+    }
+    float scale;
+    memcpy(&scale, at, sizeof scale);                   // not always aligned
+    return vfmaq_n_f32(sum, even + odd, scale);
+}
+
+static void matmul_plane(float *out, int stride, const Matrix *w, const void *x, int T, int from, int to) {
+    int apart = (to - from + 3) / 4, group = w->group, groups = w->cols / group;
+    for (int r = from; r < from + apart; r++) {
+        const int8_t *row[4];
+        const char *scales[4];
+        for (int i = 0; i < 4; i++) {
+            size_t at = (size_t)far_row(r, i, apart, to);
+            row[i] = (const int8_t *)w->data + at * w->cols;
+            scales[i] = (const char *)w->scales + at * groups * sizeof(float);
+        }
+        for (int t = 0; t < T; t++) {
+            const float *in = (const float *)x + (size_t)t * w->cols;
+            float32x4_t sum[4] = { { 0 } };
+            for (int g = 0; g < groups; g++)
+                for (int i = 0; i < 4; i++) {
+                    size_t c = (size_t)g * group;
+                    prefetch((const char *)row[i] + c, group);
+                    sum[i] = add_group(sum[i], row[i] + c, in + c, group, scales[i] + g * sizeof(float));
+                }
+            float32x4_t sums = sum_lanes(sum);
+            for (int i = 0; i < 4; i++) out[(size_t)t * stride + far_row(r, i, apart, to)] = sums[i];
+        }
+    }
+}
+
 static bool always(void) { return true; }
 static bool has_sdot(void) { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 
@@ -442,7 +494,7 @@ const Kernels kernels_neon = {
     .matmul = { [F32] = neon_matmul_f32, [F16] = neon_matmul_f16, [BF16] = neon_matmul_bf16,
                 [Q8_0] = matmul_q8_0, [Q4_0] = matmul_q4_0, [Q4_1] = matmul_q4_1, [Q5_0] = matmul_q5_0,
                 [Q5_1] = matmul_q5_1, [IQ4_NL] = matmul_iq4_nl, [Q2_K] = matmul_q2_k, [Q3_K] = matmul_q3_k,
-                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k },
+                [Q4_K] = matmul_q4_k, [Q5_K] = matmul_q5_k, [Q6_K] = matmul_q6_k, [Q8_PLANE] = matmul_plane },
     .mix    = { [F32] = neon_mix_f32, [F16] = neon_mix_f16, [BF16] = neon_mix_bf16 },
     .encode = { [F16] = neon_encode_f16 },
 };

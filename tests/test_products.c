@@ -241,6 +241,7 @@ static void test_shapes(Type type) {
     static const struct { int rows, T; } large[] = { { 1, 1 }, { 5, 3 }, { 18, 2 }, { 3, 9 }, { 33, 17 } };
     for (int i = 0; i < (SANITIZED ? 3 : 5); i++)
         test_shape(type, large[i].rows, wide, large[i].T, plain, any);
+    test_shape(type, 6, 4096 + wide, 2, plain, any);
     test_shape(type, 33, block == 1 ? 67 : block, SANITIZED ? 64 : 512, plain, any);
 }
 
