@@ -64,7 +64,7 @@ INLINE void few_floats(float *out, int stride, const Matrix *w, const float *x, 
 }
 
 // Rows that lie one after the other, as those of a cache of keys and values do.
-INLINE void fetch_ahead(const char *p, size_t bytes) {
+INLINE void fetch_rows(const char *p, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(p + 4096 + i, _MM_HINT_T0);
 }
 
@@ -86,7 +86,7 @@ INLINE void short_floats(float *out, int stride, const Matrix *w, const float *x
     for (int r = from; r < to; r += 4) {
         const char *row[4];
         for (int i = 0; i < 4; i++) row[i] = (const char *)w->data + (size_t)least(r + i, to - 1) * row_bytes;
-        fetch_ahead(row[0], 4 * row_bytes);
+        fetch_rows(row[0], 4 * row_bytes);
         for (int t = 0; t < T; t += 4) {
             __m512 sum[16];
             float sums[4][4];
@@ -171,7 +171,7 @@ INLINE void mix_few(float *out, const Matrix *w, const float *scale, int stride,
         for (int r = 0; r < w->rows; r++, row += row_bytes) {
             __m512 v[4];
             for (int i = 0; i < 4; i++) v[i] = load_floats(type, row, (size_t)c + 16 * i, there[i]);
-            fetch_ahead(row + (size_t)c * row_bytes / w->cols, 64 * row_bytes / w->cols);
+            fetch_rows(row + (size_t)c * row_bytes / w->cols, 64 * row_bytes / w->cols);
             for (int t = 0; t < tokens; t++) {
                 __m512 y = _mm512_set1_ps(scale[(size_t)t * stride + r]);
                 for (int i = 0; i < 4; i++) sum[t][i] = _mm512_fmadd_ps(v[i], y, sum[t][i]);
