@@ -122,21 +122,22 @@ static void print_text(const Result *r, const char *set, int dim, int T) {
            r->rms_to_layer.high);
 }
 
-static void put_spread(const char *name, Spread s) {
-    printf("\"%s\": {\"median\": %.17g, \"low\": %.17g, \"high\": %.17g}", name, s.median, s.low, s.high);
+static void put_spread(const char *before, const char *name, Spread s) {
+    printf("%s\"%s\": {\"median\": %.17g, \"low\": %.17g, ", before, name, s.median, s.low);
+    printf("\"high\": %.17g}", s.high);
 }
 
 static void print_json(const Result *r, const char *set, int dim, int T) {
     printf("{\"kernels\": \"%s\", \"dim\": %d, \"T\": %d, \"norms\": {", set, dim, T);
     for (int i = 0; i < N; i++) {
         printf("%s\"%s\": {", i ? ", " : "", norms[i].bias ? "layernorm with bias" : norms[i].name);
-        put_spread("ns", r->ns[i]);
-        put_spread(", \"limit_ns", r->limit[norms[i].bias]);
-        put_spread(", \"of_limit", r->part[i]);
+        put_spread("", "ns", r->ns[i]);
+        put_spread(", ", "limit_ns", r->limit[norms[i].bias]);
+        put_spread(", ", "of_limit", r->part[i]);
         printf(", \"gb_per_s\": %.17g}", bytes(T, dim, norms[i].bias) / r->ns[i].median);
     }
     printf("}, ");
-    put_spread("rms_to_layer", r->rms_to_layer);
+    put_spread("", "rms_to_layer", r->rms_to_layer);
     printf("}");
 }
 

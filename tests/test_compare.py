@@ -228,3 +228,21 @@ def test_one_clear_line(args, word, run, folder):
     said = [line for line in done.stderr.splitlines() if line.startswith("compare.py: ")]
     assert done.returncode in (1, 2) and len(said) == 1 and word in said[0], done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+# ---------------------------------------------------------------------------- norms
+
+
+def test_norms_in_json():
+    """Every set of kernels, one token and 64."""
+    done = subprocess.run(["make", "-s", "bench-norm", "JSON=1", "DIMS=128"], cwd=ROOT, capture_output=True,
+                          text=True, check=True)
+    results = json.loads(done.stdout)["results"]
+    assert [(r["dim"], r["T"]) for r in results] == [(128, 1), (128, 64)] * (len(results) // 2)
+    assert results[0]["kernels"] == "portable"
+    for r in results:
+        time = {norm: found["ns"]["median"] for norm, found in r["norms"].items()}
+        assert set(time) == {"rmsnorm", "layernorm", "layernorm with bias", "prmsnorm", "nonorm"}
+        assert all(0 < ns < 1e7 for ns in time.values())
+        spread = r["rms_to_layer"]
+        assert 0 < spread["low"] <= spread["median"] <= spread["high"]
