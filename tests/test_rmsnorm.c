@@ -58,6 +58,16 @@ static void test_by_hand(void) {
     for (int i = 0; i < 4; i++)
         CHECK(near(out[i], want_b[i], 2e-7), "layernorm[%d]: wanted %g, got %.9g", i, want_b[i], out[i]);
 
+    // docs/norms.md: mean 3, standard deviation 4, root mean square 5
+    const float sides[] = { -1, -1, 7, 7 };
+    const float want_sides[2][4] = { { -0.2f, -0.2f, 1.4f, 1.4f }, { -1, -1, 1, 1 } };
+    for (int f = 0; f < 2; f++) {
+        functions[f](out, sides, &plain);
+        for (int i = 0; i < 4; i++)
+            CHECK(near(out[i], want_sides[f][i], 1e-7), "%s, 3-4-5 [%d]: wanted %g, got %.9g", names[f], i,
+                  want_sides[f][i], out[i]);
+    }
+
     // weight and bias: [0.4, 0.8, 0.8, 1.6] * [1, -2, 0, 10] + [0.5, 0, 3, -1] = [0.9, -1.6, 3, 15]
     Norm full = {
         .dim = 4, .eps = 0, .weight = (float[]){ 1, -2, 0, 10 }, .bias = (float[]){ 0.5f, 0, 3, -1 }
@@ -197,6 +207,30 @@ static void test_symmetries(void) {
     }
 }
 
+// A turn of the input, pair by pair, and the same turn of the output. The direction (1, 1, ..., 1) turns too,
+// and LayerNorm does not follow.
+static void turn(float *y, const float *from, int n) {
+    for (int i = 0; i < n; i += 2) {
+        y[i] = 0.8f * from[i] - 0.6f * from[i + 1];
+        y[i + 1] = 0.6f * from[i] + 0.8f * from[i + 1];
+    }
+}
+
+static void test_rotation(void) {
+    Norm w = { .dim = 64, .eps = 1e-5f, .weight = ones };
+    float turned[64], first[64], last[64];
+    for (int i = 0; i < w.dim; i++) x[i] = (float)random_below(2001) / 1000 - 0.5f;     // around 0.5
+    turn(turned, x, w.dim);
+    for (int f = 0; f < 2; f++) {
+        functions[f](first, turned, &w);
+        functions[f](out, x, &w);
+        turn(last, out, w.dim);
+        double worst = 0;
+        for (int i = 0; i < w.dim; i++) worst = worse(worst, fabs(first[i] - last[i]));
+        CHECK(f ? worst > 0.1 : worst < 1e-6, "%s: turned before and after differ by %g", names[f], worst);
+    }
+}
+
 // ---------------------------------------------------------------------------- the norm of this build
 
 static Event heard;
@@ -242,6 +276,7 @@ int main(void) {
     test_equal_numbers();
     test_mistakes_are_seen();
     test_symmetries();
+    test_rotation();
     test_norm();
     return finish("test_rmsnorm");
 }
