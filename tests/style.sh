@@ -14,4 +14,4 @@ LC_ALL=C awk '
     FILENAME !~ /^tests/ && /getenv/          { complain("a switch in the environment") }
     END { if (!bad) print "style: as promised"; exit bad }
 ' *.c *.h kernels/*.c kernels/*.h tests/*.c tests/*.h tests/*.py tests/fuzz/*.c \
-  export.py ablate.py convert/*.py lab/*.py train/*.py bench/*.c bench/*.py
+  export.py ablate.py convert/*.py lab/*.py train/*.py bench/*.c bench/*.py docs/*.py

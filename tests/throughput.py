@@ -48,7 +48,8 @@ def build_slower(program, output, slowdown):
     if not same:
         raise Trouble(f"the objects that {program} was linked from are not there: make")
     objects = [path for path in [*same[0].glob("*.o"), *same[0].glob("kernels/*.o")]
-               if path.name not in ("model.o", "layernorm.norm.o")]
+               if path.name != "model.o" and not path.name.endswith(".norm.o")]
+    objects.append(same[0] / "rmsnorm.norm.o")
     text, model = (ROOT / "model.c").read_text(), output.with_suffix(".c")
     assert text.count("float *forward(") == 1
     model.write_text(text.replace("float *forward(", "static float *plain_forward(") +
