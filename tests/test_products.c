@@ -17,6 +17,7 @@ typedef struct {
     int T;
     uint8_t *stored, *scales;                           // with their margins
     float *values;                                      // (rows, cols)
+    float *parts;                                       // (rows, cols)  |scale's part| + |offset's part|
     float *x;                                           // (T, cols)
     BlockX8 *x8;
     double *input;                                      // (T, cols)  what the kernel is to multiply with
@@ -56,6 +57,28 @@ static bool is_scale(Type type, size_t byte) {
     return type != Q8_PLANE && l->scale >= 0 && (at == l->scale || at == l->offset);
 }
 
+// What a kernel adds up are scale and offset, apart; together they may be next to nothing. Without its scale
+// a block is all offset.
+static void add_parts(Case *c) {
+    const Layout *l = &layouts[c->w.type];
+    size_t n = (size_t)c->w.rows * c->w.cols, size = bytes_of(c->w.type, n);
+    c->parts = malloc(n * sizeof *c->parts + 1);
+    for (size_t i = 0; i < n; i++) c->parts[i] = fabsf(c->values[i]);
+    if (c->w.type == Q8_PLANE || l->scale < 0 || l->offset < 0) return;
+    uint8_t *offsets = malloc(size + 1);
+    float *offset = malloc(c->w.cols * sizeof *offset + 1);
+    memcpy(offsets, c->w.data, size);
+    for (size_t i = 0; i < size; i++)
+        if ((int)(i % (size_t)l->bytes & ~1ul) == l->scale) offsets[i] = 0;
+    Matrix w = { c->w.type, c->w.rows, c->w.cols, offsets, NULL, 0 };
+    for (int r = 0; r < w.rows; r++) {
+        float *parts = c->parts + (size_t)r * w.cols, *values = c->values + (size_t)r * w.cols;
+        kernels.decode[w.type](offset, &w, r);
+        for (int i = 0; i < w.cols; i++) parts[i] = fabsf(values[i] - offset[i]) + fabsf(offset[i]);
+    }
+    free(offsets), free(offset);
+}
+
 static void add_matrix(Case *c, Odd odd) {
     Matrix *w = &c->w;
     size_t n = (size_t)w->rows * w->cols, margin = bytes_of(w->type, MARGIN), size = bytes_of(w->type, n);
@@ -81,6 +104,7 @@ static void add_matrix(Case *c, Odd odd) {
     }
     c->values = malloc(n * sizeof *c->values + 1);
     for (int r = 0; r < w->rows; r++) kernels.decode[w->type](c->values + (size_t)r * w->cols, w, r);
+    add_parts(c);
 }
 
 static Case make_case(Type type, int rows, int cols, int T, Odd odd, float (*number)(int i)) {
@@ -92,7 +116,8 @@ static Case make_case(Type type, int rows, int cols, int T, Odd odd, float (*num
 }
 
 static void free_case(Case *c) {
-    free(c->stored), free(c->scales), free(c->values), free(c->x), free(c->x8), free(c->input), free(c->out);
+    free(c->stored), free(c->scales), free(c->values), free(c->parts), free(c->x), free(c->x8);
+    free(c->input), free(c->out);
 }
 
 // ---------------------------------------------------------------------------- products
@@ -104,13 +129,12 @@ static void run_kernel(float *out, const Case *c, int begin, int end) {
     kernels.matmul[c->w.type](out, stride_of(c), &c->w, x, c->T, begin, end);
 }
 
-// Floats are rounded with every product and every sum, blocks are summed exactly first; and there are a few
-// more for what an offset may cancel.
+// Floats are rounded with every product and every sum, blocks are summed exactly first.
 static double rounding(const Case *c, int r, int t) {
     double inputs = 0, weights = 0;
     for (int i = 0; i < c->w.cols; i++) {
         inputs += fabs(c->input[(size_t)t * c->w.cols + i]);
-        weights = worse(weights, fabs(c->values[(size_t)r * c->w.cols + i]));
+        weights = worse(weights, c->parts[(size_t)r * c->w.cols + i]);
     }
     int steps = formats[c->w.type].int8_input ? c->w.cols / 8 + 16 : c->w.cols + 8;
     return weights * inputs * steps * 0x1p-24;
