@@ -28,7 +28,8 @@ from lab.engine import Checkpoint, Engine  # noqa: E402
 from stories import stories  # noqa: E402
 
 TWINS = {norm: ROOT / f"models/stories-{norm}.gguf" for norm in ("rmsnorm", "layernorm")}
-FIGURE = re.compile(r"(-?[\d.]+(?:e-?\d+)?) ± ([\d.]+(?:e-?\d+)?)")
+NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+FIGURE = re.compile(rf"(-?{NUMBER}) ± ({NUMBER})")
 done = {}                                               # what several rows need is measured once
 
 
