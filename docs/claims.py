@@ -121,7 +121,7 @@ def training():
     """2. It shortens training."""
     for shape, found in json.loads(run(sys.executable, "train/steps.py", "--json")).items():
         for name, r in found.items():
-            if name != "ms":
+            if name != "ms":                            # the ratios
                 low, high = r["quartiles"]
                 yield f"{shape}: time of a step, {name}", r["median"], (high - low) / 2
 
@@ -224,8 +224,8 @@ ROWS = {1: cheaper, 2: training, 3: quality, 4: mean_direction, 5: swap, 6: part
 
 def said_in(page, number):
     """(figure, spread) in the order of the row. 8 and 9 have none: one is counted, one is a test."""
-    [row] = re.findall(rf"^\| {number} \|.*$", page, re.M)
-    return [tuple(map(float, pair)) for pair in FIGURE.findall(row)]
+    rows = re.findall(rf"^\| {number} \|.*$", page, re.M)
+    return [tuple(map(float, pair)) for row in rows for pair in FIGURE.findall(row)]
 
 
 def main():
