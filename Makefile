@@ -58,7 +58,8 @@ $(BUILD)/$(NORM)/%: bench/%.c $(ENGINE)
 
 # ---------------------------------------------------------------------------- demo and tests
 
-demo: $(NAME)
+demo:
+	@$(MAKE) --no-print-directory -j 4 $(NAME)
 	@./$(NAME) $(MODEL) -i "Once upon a time" -n -1
 
 PREFIX ?= /usr/local
