@@ -62,12 +62,6 @@ def texts():
     return [text for text, _ in islice(stories("claims"), 40)]
 
 
-def relative(a, b):
-    """How much larger b's perplexity is, text by text: mean and its standard error."""
-    changes = [math.expm1(y - x) for (_, x), (_, y) in zip(a["texts"], b["texts"])]
-    return statistics.mean(changes), statistics.stdev(changes) / math.sqrt(len(changes))
-
-
 def score(norm, program, model):
     engine = Engine({model.norm: ROOT / "run", norm: program})      # the first one only counts tokens
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +81,7 @@ def changed(norm, replacements):
             copy.change(file, text)
             program = f"build/run{'' if norm == 'rmsnorm' else '-' + norm}"
             copy.make(program)
-            change, error = relative(right, score(norm, Path(folder) / program, model))
+            change, error = outputs.relative(right, score(norm, Path(folder) / program, model))
             copy.change(file, original)
             yield f"{norm}'s twin, {name}: perplexity, %", 100 * change, 100 * error
 
@@ -182,7 +176,7 @@ def swap():
     """5. No drop-in replacement."""
     for twin in ablation():
         own, other = (twin["perplexity"][twin[which]] for which in ("norm", "other"))
-        change, error = relative(own, other)
+        change, error = outputs.relative(own, other)
         yield f"{twin['name']}, the norm swapped: perplexity, %", 100 * change, 100 * error
         found = twin["distributions"]
         yield f"{twin['name']}: mean KL, nats", found["kl"], found["stderr"]
@@ -196,7 +190,7 @@ def partial():
     for norm, path in TWINS.items():
         model = Checkpoint(Engine({"rmsnorm": ROOT / "run"}), path)
         right = score(norm, ROOT / ("run" if norm == "rmsnorm" else f"run-{norm}"), model)
-        change, error = relative(right, score("prmsnorm", ROOT / "run-prmsnorm", model))
+        change, error = outputs.relative(right, score("prmsnorm", ROOT / "run-prmsnorm", model))
         yield f"{norm}'s twin by prmsnorm: perplexity, %", 100 * change, 100 * error
     fastest = calls()[-1]["kernels"]
     for found in calls():

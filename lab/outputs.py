@@ -6,6 +6,7 @@
 import math
 import os
 import re
+import statistics
 import subprocess
 import sys
 from array import array
@@ -43,6 +44,13 @@ def perplexity(engine, model, norm, texts, folder):
     if not reports:
         raise Trouble("the text is too short: 16 tokens are the least that can be scored")
     return pooled(reports)
+
+
+def relative(a, b):
+    """How much higher b's perplexity is, as a part of a's, and the standard error: text by text, so that what
+    is hard about a text falls out."""
+    changes = [math.expm1(y - x) for (_, x), (_, y) in zip(a["texts"], b["texts"])]
+    return statistics.mean(changes), statistics.stdev(changes) / math.sqrt(len(changes))
 
 
 # ---------------------------------------------------------------------------- distributions

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from lab import plots
+from lab import outputs, plots
 from lab.engine import NORMS
 from lab.throughput import PHASES
 
@@ -85,13 +85,10 @@ def listed(parts):
 
 
 def paired(a, b):
-    """By how many per cent b's perplexity is higher than a's: text by text, so that what is hard about a text
-    falls out. (None where there are too few.)"""
-    gaps = [y - x for (_, x), (_, y) in zip(a["texts"], b["texts"])]
-    if len(gaps) < 5:
+    """Of b's perplexity to a's. (Nothing where there are too few texts.)"""
+    if len(a["texts"]) < 5:
         return ""
-    mean = sum(gaps) / len(gaps)
-    error = (sum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1) / len(gaps)) ** 0.5
+    mean, error = outputs.relative(a, b)
     return f"text by text {100 * mean:+.2f} ± {100 * error:.2f}\u00a0%".replace("-", "−")
 
 

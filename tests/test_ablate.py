@@ -83,6 +83,13 @@ def test_stream_of_a_trace():
     assert (middle["layer"], middle["depth"], middle["cosine"]) == (2, 2.5, 1)
 
 
+def test_relative_by_hand():
+    """Two texts: one's perplexity doubles, the other's triples. 1 and 2 higher: 1.5, and 0.5 either side."""
+    before = {"texts": [[10, 0.0], [20, 1.0]]}
+    after = {"texts": [[10, math.log(2)], [20, 1 + math.log(3)]]}
+    assert outputs.relative(before, after) == pytest.approx((1.5, 0.5))
+
+
 def test_baseline():
     found = residuals.baseline(64)
     assert found["mean_to_rms"] == pytest.approx(math.sqrt(2 / (math.pi * 64)), rel=0.1)
