@@ -12,6 +12,16 @@
 typedef __m256 Wide;
 #define MULTIPLY_ADD _mm256_fmadd_ps
 
+// For each of its uses compilers would load it again.
+INLINE Wide in_register(Wide v) { __asm__("" : "+x"(v)); return v; }
+
+INLINE double total(Wide v) {                           // of its lanes
+    __m128 low = _mm256_castps256_ps128(v), high = _mm256_extractf128_ps(v, 1);
+    __m256d four = _mm256_add_pd(_mm256_cvtps_pd(low), _mm256_cvtps_pd(high));
+    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
 INLINE int smaller(int a, int b) { return a < b ? a : b; }
 
 INLINE __m128i load_16(const void *p) { return _mm_loadu_si128((const __m128i *)p); }

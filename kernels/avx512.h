@@ -12,6 +12,14 @@
 typedef __m512 Wide;
 #define MULTIPLY_ADD _mm512_fmadd_ps
 
+// For each of its uses compilers would load it again.
+INLINE Wide in_register(Wide v) { __asm__("" : "+v"(v)); return v; }
+
+INLINE double total(Wide v) {                           // of its lanes
+    __m256 low = _mm512_castps512_ps256(v), high = _mm512_extractf32x8_ps(v, 1);
+    return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtps_pd(low), _mm512_cvtps_pd(high)));
+}
+
 static inline int least(int a, int b) { return a < b ? a : b; }
 
 INLINE __m128i load16(const void *p) { return _mm_loadu_si128(p); }                // so many bytes

@@ -1,6 +1,6 @@
 // norms.h - the loops of the norms. Every set compiles them anew, for the registers that it has.
 //
-// Floats are fast, doubles are safe: a sum runs for a short while in the lanes of four registers, then goes
+// Floats are fast, doubles are safe: a sum runs for a short while in the lanes of a few registers, then goes
 // on as a double. Where squares leave the range of floats, doubles do it all.
 #ifndef NORMS_H
 #define NORMS_H
@@ -14,38 +14,41 @@
 #define INLINE static inline __attribute__((always_inline))
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 typedef float Wide __attribute__((vector_size(16)));    // a register of floats
+INLINE Wide in_register(Wide v) { return v; }           // ... and not loaded again for its next use
+INLINE double total(Wide v) { return ((double)v[0] + v[2]) + ((double)v[1] + v[3]); }
 #endif
 
-enum { LANE = sizeof(Wide) / sizeof(float), STEP = 4 * LANE, SHORT = 16 * STEP };
+// An addition takes four steps: so many sums keep registers of 4 or 8 busy, half as many those of 16.
+enum { LANE = sizeof(Wide) / sizeof(float), SUMS = LANE < 16 ? 8 : 4, STEP = SUMS * LANE, SHORT = 64 * LANE };
 
 // ---------------------------------------------------------------------------- mean and variance
 
 typedef struct { double sum, squares; } Moments;        // of x - center
 
-INLINE double add_lanes_up(Wide a, Wide b, Wide c, Wide d) {
-    float lane[LANE];
-    double sum[LANE / 2];
-    Wide all = (a + b) + (c + d);
-    memcpy(lane, &all, sizeof all);
-    for (int j = 0; j < LANE / 2; j++) sum[j] = (double)lane[j] + lane[j + LANE / 2];
-    for (int half = LANE / 4; half; half /= 2)
-        for (int j = 0; j < half; j++) sum[j] += sum[j + half];
-    return sum[0];
+INLINE Wide away(const float *x, float center) {
+    Wide v;
+    memcpy(&v, x, sizeof v);
+    return in_register(v - center);
 }
 
 // n: a multiple of STEP, at most SHORT.
 INLINE void add_moments(Moments *m, const float *x, float center, int n) {
-    Wide sum[4] = { { 0 } }, squares[4] = { { 0 } };
+    Wide sum[2] = { { 0 } }, squares[SUMS] = { { 0 } };
     for (int i = 0; i < n; i += STEP)
-        for (int k = 0; k < 4; k++) {
-            Wide d;
-            memcpy(&d, x + i + LANE * k, sizeof d);
-            d -= center;
-            sum[k] += d;
-            squares[k] = MULTIPLY_ADD(d, d, squares[k]);
+        for (int k = 0; k < SUMS; k += 4) {
+            const float *four = x + i + LANE * k;
+            Wide a = away(four, center), b = away(four + LANE, center);
+            Wide c = away(four + 2 * LANE, center), d = away(four + 3 * LANE, center);
+            sum[k / 4] += (a + b) + (c + d);
+            squares[k] = MULTIPLY_ADD(a, a, squares[k]);
+            squares[k + 1] = MULTIPLY_ADD(b, b, squares[k + 1]);
+            squares[k + 2] = MULTIPLY_ADD(c, c, squares[k + 2]);
+            squares[k + 3] = MULTIPLY_ADD(d, d, squares[k + 3]);
         }
-    m->sum += add_lanes_up(sum[0], sum[1], sum[2], sum[3]);
-    m->squares += add_lanes_up(squares[0], squares[1], squares[2], squares[3]);
+    for (int half = SUMS / 2; half; half /= 2)
+        for (int k = 0; k < half; k++) squares[k] += squares[k + half];
+    m->sum += total(sum[0] + sum[1]);
+    m->squares += total(squares[0]);
 }
 
 INLINE Moments moments(const float *x, float center, int n) {
@@ -74,16 +77,16 @@ TARGET static double mean_square_loop(const float *x, int n) {
     return part * (in_range(squares) ? squares : exact_moments(x, 0, n).squares);
 }
 
-// In one pass about a guess: var(x) = mean((x - guess)^2) - (mean(x) - guess)^2. The difference loses digits
-// where the guess is further off than the numbers are from each other; then the mean found is the next guess.
+// var(x) = mean((x - c)^2) - (mean(x) - c)^2 for any c. The difference loses digits where c is further from
+// the mean than the numbers are from each other. Zero is near enough for most vectors; for others, the mean
+// that was found with it.
 TARGET static double variance_loop(double *mean, const float *x, int n) {
-    float guess = x[0];
-    if (n >= 8) guess = (((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]))) / 8;
     double part = 1.0 / n;
-    for (int pass = 0; pass < 2; pass++, guess = (float)*mean) {
-        Moments m = moments(x, guess, n);
+    float center = 0;
+    for (int pass = 0; pass < 2; pass++, center = (float)*mean) {
+        Moments m = pass == 0 ? moments(x, 0, n) : moments(x, center, n);
         double off = m.sum * part, variance = m.squares * part - off * off;
-        *mean = guess + off;
+        *mean = center + off;
         if (in_range(m.squares) && off * off <= variance) return variance;
     }
     *mean = exact_moments(x, 0, n).sum / n;
@@ -92,17 +95,19 @@ TARGET static double variance_loop(double *mean, const float *x, int n) {
 
 // ---------------------------------------------------------------------------- the way out
 
-// How many numbers it has done; fewer than STEP are left. parts: of the center.
-INLINE int normalize_steps(float *out, const float *x, const float *center, int parts, float scale,
+// How many numbers it has done; fewer than FOUR are left. minus: so many parts of the center, negative.
+INLINE int normalize_steps(float *out, const float *x, const float *minus, int parts, float scale,
                            const float *weight, const float *bias, bool biased, int n) {
+    enum { FOUR = 4 * LANE };
     int i = 0;
-    for (; i + STEP <= n; i += STEP)
-        for (int k = i; k < i + STEP; k += LANE) {
+    for (; i + FOUR <= n; i += FOUR)
+        for (int k = i; k < i + FOUR; k += LANE) {
             Wide v, w, b;
             memcpy(&v, x + k, sizeof v);
+            if ((k - i) % 16 == 0) __builtin_prefetch(x + k + n);       // the next row, before it is summed
             memcpy(&w, weight + k, sizeof w);
-            if (parts > 0) v -= center[0];
-            if (parts > 1) v -= center[1];
+            if (parts > 0) v += minus[0];
+            if (parts > 1) v += minus[1];
             v = v * scale * w;
             if (biased) memcpy(&b, bias + k, sizeof b), v += b;
             memcpy(out + k, &v, sizeof v);
@@ -113,7 +118,7 @@ INLINE int normalize_steps(float *out, const float *x, const float *center, int 
 // The center is a double: the nearest float, and where that is not near enough, another for the rest of it.
 TARGET static void normalize_loop(float *out, const float *x, double center, double scale,
                                   const float *weight, const float *bias, int n) {
-    float c[2] = { (float)center, (float)(center - (float)center) }, s = (float)scale;
+    float c[2] = { -(float)center, (float)((float)center - center) }, s = (float)scale;
     int parts = center == 0 ? 0 : fabs(c[1] * scale) < 1e-8 ? 1 : 2, i = 0;
 #define STEPS(parts, biased) normalize_steps(out, x, c, parts, s, weight, bias, biased, n)
     if (s > 1e-30f && s < 1e30f && (parts == 0 || fabs(center) > 1e-30))
