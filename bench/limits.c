@@ -126,18 +126,18 @@ static double multiply_adds(const Instruction *i, int threads) {
 // ---------------------------------------------------------------------------- reading
 //
 // A core waits for memory, unless it has asked for much at once: it reads at several places far apart, each
-// in pages of its own, and asks early for what comes there. How many places are best is found by trying.
+// in pages of its own. How many are best, and whether to ask early for what comes there, is found by trying.
 
 enum { STRETCH = 4096, CLAIM = 32 };                    // bytes, and how many of them before the next claim
 
-typedef struct { const uint8_t *data; size_t apart; int places; } Reading;
+typedef struct { const uint8_t *data; size_t apart; int places; bool early; } Reading;
 
-static inline void read_places(const Reading *r, int begin, int end, int places) {
+static inline void read_places(const Reading *r, int begin, int end, int places, bool early) {
     Shorts sums[8] = { { 0 } };
     for (size_t at = (size_t)begin * STRETCH; at < (size_t)end * STRETCH; at += 64)
         for (int p = 0; p < places; p++) {
             const uint8_t *line = r->data + p * r->apart + at;
-            __builtin_prefetch(line + 2048);
+            if (early) __builtin_prefetch(line + 2048);
             for (int i = 0; i < 4; i++) {
                 Shorts part;
                 memcpy(&part, line + 16 * i, sizeof part);
@@ -149,21 +149,22 @@ static inline void read_places(const Reading *r, int begin, int end, int places)
 
 static void read_stretches(void *job, int begin, int end) {
     const Reading *r = job;
+#define READ(n) r->early ? read_places(r, begin, end, n, true) : read_places(r, begin, end, n, false)
     switch (r->places) {                                // so that the compiler knows how many
-    case 1: read_places(r, begin, end, 1); break;
-    case 2: read_places(r, begin, end, 2); break;
-    case 4: read_places(r, begin, end, 4); break;
-    case 8: read_places(r, begin, end, 8); break;
+    case 1: READ(1); break;
+    case 2: READ(2); break;
+    case 4: READ(4); break;
+    case 8: READ(8); break;
     }
 }
 
 static double read_rate(Bytes memory) {
     double rate = 0;
-    for (int again = 0; again < (quick ? 2 : 5); again++)
+    for (int again = 0; again < (quick ? 4 : 10); again++)
         for (int places = 1; places <= 8; places *= 2) {
             int stretches = (int)(memory.size / STRETCH) / places;
             if (!stretches) break;
-            Reading r = { memory.data, (size_t)stretches * STRETCH, places };
+            Reading r = { memory.data, (size_t)stretches * STRETCH, places, again % 2 };
             double started = seconds();
             parallel_for(stretches, CLAIM, read_stretches, &r);
             rate = best(rate, (double)places * (double)r.apart / (seconds() - started));
