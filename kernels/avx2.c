@@ -91,6 +91,24 @@ INLINE __m256 halves(const void *p, int stride) {
     return _mm256_cvtph_ps(_mm_blend_epi16(v, load_16(h + 7 * stride - 14), 1 << 7));
 }
 
+// The same where two follow each other: d, then m.
+INLINE Scales halves_by_two(const void *p, int stride) {
+    const char *h = p;
+    __m256i v = load_32(h);
+    v = _mm256_blend_epi32(v, load_32(h + 2 * stride - 4), 1 << 1);
+    v = _mm256_blend_epi32(v, load_32(h + 4 * stride - 8), 1 << 2);
+    v = _mm256_blend_epi32(v, load_32(h + 6 * stride - 12), 1 << 3);
+    v = _mm256_blend_epi32(v, load_32(h + 1 * stride - 16), 1 << 4);
+    v = _mm256_blend_epi32(v, load_32(h + 3 * stride - 20), 1 << 5);
+    v = _mm256_blend_epi32(v, load_32(h + 5 * stride - 24), 1 << 6);
+    v = _mm256_blend_epi32(v, load_32(h + 7 * stride - 28), 1 << 7);
+    const __m128i apart = _mm_set_epi64x(0x0f0e0b0a07060302, 0x0d0c090805040100);
+    v = _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(apart));
+    v = _mm256_permute4x64_epi64(v, 0xd8);
+    return (Scales){ .d = { _mm256_cvtph_ps(_mm256_castsi256_si128(v)) },
+                     .m = { _mm256_cvtph_ps(_mm256_extracti128_si256(v, 1)) } };
+}
+
 INLINE __m256 half(Half h) { return _mm256_cvtph_ps(_mm_set1_epi16((short)h)); }
 
 // The lower eight of 16 signed bytes, times d.
@@ -125,10 +143,7 @@ INLINE Pair pair_q4_1(const void *w, int part) {
     const BlockQ4_1 *b = (const BlockQ4_1 *)w + part;
     return nibbles(b[0].q, b[1].q);
 }
-INLINE Scales scales_q4_1(const void *w) {
-    const BlockQ4_1 *b = w;
-    return (Scales){ .d = { halves(&b->d, sizeof *b) }, .m = { halves(&b->m, sizeof *b) } };
-}
+INLINE Scales scales_q4_1(const void *w) { return halves_by_two(w, sizeof(BlockQ4_1)); }
 
 INLINE Pair pair_q5_0(const void *w, int part) {
     const BlockQ5_0 *b = (const BlockQ5_0 *)w + part;
@@ -140,10 +155,7 @@ INLINE Pair pair_q5_1(const void *w, int part) {
     const BlockQ5_1 *b = (const BlockQ5_1 *)w + part;
     return add_fifths(nibbles(b[0].q, b[1].q), b[0].high, b[1].high);
 }
-INLINE Scales scales_q5_1(const void *w) {
-    const BlockQ5_1 *b = w;
-    return (Scales){ .d = { halves(&b->d, sizeof *b) }, .m = { halves(&b->m, sizeof *b) } };
-}
+INLINE Scales scales_q5_1(const void *w) { return halves_by_two(w, sizeof(BlockQ5_1)); }
 
 INLINE Pair pair_iq4_nl(const void *w, int part) {
     const __m256i steps = _mm256_broadcastsi128_si256(
