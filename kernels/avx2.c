@@ -44,17 +44,18 @@ INLINE Pair nibbles(const uint8_t *a, const uint8_t *b) {
     return (Pair){ _mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low) };
 }
 
-// Bits of 32 become bytes, 16 or 0: every byte looks at its own bit.
-INLINE __m256i fifths(__m256i high, int byte) {
+// Bits of 32, `at` bytes from the beginning, become bytes, 16 or 0: every byte looks at its own bit.
+INLINE __m256i fifths(__m256i blocks, int at) {
     const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
-    __m256i which = _mm256_broadcastsi128_si256(_mm_set_epi64x((byte + 1) * 0x0101010101010101,
-                                                               byte * 0x0101010101010101));
-    __m256i set = _mm256_and_si256(_mm256_shuffle_epi8(high, which), bit);
+    __m256i which = _mm256_broadcastsi128_si256(_mm_set_epi64x((at + 1) * 0x0101010101010101,
+                                                               at * 0x0101010101010101));
+    __m256i set = _mm256_and_si256(_mm256_shuffle_epi8(blocks, which), bit);
     return _mm256_and_si256(_mm256_cmpeq_epi8(set, bit), _mm256_set1_epi8(16));
 }
-INLINE Pair add_fifths(Pair p, const uint8_t *a, const uint8_t *b) {
-    __m256i high = join(_mm_set1_epi32(load_int(a)), _mm_set1_epi32(load_int(b)));
-    return (Pair){ _mm256_or_si256(p.first, fifths(high, 0)), _mm256_or_si256(p.second, fifths(high, 2)) };
+INLINE Pair add_fifths(Pair p, const void *a, const void *b, int at) {
+    __m256i blocks = join(load_16(a), load_16(b));
+    return (Pair){ _mm256_or_si256(p.first, fifths(blocks, at)),
+                   _mm256_or_si256(p.second, fifths(blocks, at + 2)) };
 }
 
 // 16 bytes: the lower halves are of one part, the upper ones of the next.
@@ -147,13 +148,13 @@ INLINE Scales scales_q4_1(const void *w) { return halves_by_two(w, sizeof(BlockQ
 
 INLINE Pair pair_q5_0(const void *w, int part) {
     const BlockQ5_0 *b = (const BlockQ5_0 *)w + part;
-    return add_fifths(nibbles(b[0].q, b[1].q), b[0].high, b[1].high);
+    return add_fifths(nibbles(b[0].q, b[1].q), b, b + 1, offsetof(BlockQ5_0, high));
 }
 INLINE Scales scales_q5_0(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockQ5_0)) } }; }
 
 INLINE Pair pair_q5_1(const void *w, int part) {
     const BlockQ5_1 *b = (const BlockQ5_1 *)w + part;
-    return add_fifths(nibbles(b[0].q, b[1].q), b[0].high, b[1].high);
+    return add_fifths(nibbles(b[0].q, b[1].q), b, b + 1, offsetof(BlockQ5_1, high));
 }
 INLINE Scales scales_q5_1(const void *w) { return halves_by_two(w, sizeof(BlockQ5_1)); }
 
