@@ -26,7 +26,7 @@ typedef struct {
     Pair (*pair)(const void *w, int part);              // by 32: two at once, their products meet in a sum
     Scales (*scales)(const void *w);
     int bytes;                                          // of 256 columns
-    bool sign;                                          // codes from -128 to 127; otherwise from 0 to 63
+    int least;                                          // code: -128, -127, or 0
     int room;                                           // so many products() can be added up in 16 bits
     int zero;
     bool has_m;
@@ -243,11 +243,12 @@ INLINE const void *whole(Copy *copy, const void *w, int parts, Coding c) {
     return copy;
 }
 
-// Products of bytes, sums of two in 16 bits. One side has to be unsigned: a sign of w moves over to x. (That
-// of x could not, as -128 has no counterpart, and x is never -128.) At most 128 * 127 * 2 = 32512.
+// Products of bytes, sums of two in 16 bits. One side has to be unsigned, its sign moves over: of x, once
+// for many rows; or of w, if that can be -128, which has no counterpart. At most 128 * 127 * 2 = 32512.
 INLINE __m256i products(__m256i w, __m256i x, Coding c) {
-    if (!c.sign) return _mm256_maddubs_epi16(w, x);
-    return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    if (c.least == 0) return _mm256_maddubs_epi16(w, x);
+    if (c.least == -128) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
 }
 
 // Here v is in a register, and no more is known about it. Otherwise compilers add in pairs first, or load a
@@ -542,12 +543,12 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
 
 // room: of 4 bits 15 * 127 * 2 fits eight times, of 5 bits 31 * 127 * 2 four times, of 6 bits twice; by 16
 // columns there are no more than four.
-CODED_KERNEL(q8_0,   8 * sizeof(BlockQ8_0),   .pair = pair_q8_0,    .room = 1, .sign = true)
+CODED_KERNEL(q8_0,   8 * sizeof(BlockQ8_0),   .pair = pair_q8_0,    .room = 1, .least = -128)
 CODED_KERNEL(q4_0,   8 * sizeof(BlockQ4_0),   .pair = pair_q4_0,    .room = 8, .zero = 8)
 CODED_KERNEL(q4_1,   8 * sizeof(BlockQ4_1),   .pair = pair_q4_1,    .room = 8, .has_m = true)
 CODED_KERNEL(q5_0,   8 * sizeof(BlockQ5_0),   .pair = pair_q5_0,    .room = 4, .zero = 16)
 CODED_KERNEL(q5_1,   8 * sizeof(BlockQ5_1),   .pair = pair_q5_1,    .room = 4, .has_m = true)
-CODED_KERNEL(iq4_nl, 8 * sizeof(BlockIQ4_NL), .pair = pair_iq4_nl,  .room = 1, .sign = true)
+CODED_KERNEL(iq4_nl, 8 * sizeof(BlockIQ4_NL), .pair = pair_iq4_nl,  .room = 1, .least = -127)
 CODED_KERNEL(q2_k,   sizeof(BlockQ2_K),       .codes = codes_q2_k,  .room = 4, .by_16 = true, .has_m = true)
 CODED_KERNEL(q3_k,   sizeof(BlockQ3_K),       .codes = codes_q3_k,  .room = 4, .by_16 = true, .zero = 4)
 CODED_KERNEL(q4_k,   sizeof(BlockQ4_K),       .pair = pair_q4_k,    .room = 8, .has_m = true)
