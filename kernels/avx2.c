@@ -191,25 +191,25 @@ INLINE Scales scales_q3_k(const void *w) {
     return sixteen(_mm_sub_epi8(s, _mm_set1_epi8(32)), half(b->d));
 }
 
-// Bytes 0-7 hold s 0-3 and m 0-3, and in their upper two bits those of s 4-7 and m 4-7.
-INLINE Scales scales_k(const uint8_t *bytes, Half d, Half dmin) {
-    __m128i first = _mm_loadl_epi64((const __m128i *)bytes), third = _mm_set1_epi32(load_int(bytes + 8));
-    __m128i upper = _mm_and_si128(_mm_srli_epi16(first, 2), _mm_set1_epi8(0x30));
-    __m128i lower = _mm_and_si128(_mm_srlv_epi32(third, _mm_setr_epi32(0, 4, 0, 0)), _mm_set1_epi8(15));
-    first = _mm_and_si128(first, _mm_set1_epi8(63));
-    __m128i both = evens_first(_mm_unpacklo_epi32(first, _mm_or_si128(upper, lower)));
-    return (Scales){ .d = { scaled(both, half(d)) },                            // s 0-7, then m 0-7
-                     .m = { scaled(_mm_srli_si128(both, 8), half(dmin ^ 0x8000)) } };
+// d, dmin, and 12 bytes: 0-7 hold s 0-3 and m 0-3, and in their upper two bits those of s 4-7 and m 4-7.
+INLINE Scales scales_k(const void *w) {
+    __m128i block = load_16(w);                         // s 0-3, s 4-7, m 0-3, m 4-7:
+    __m128i v = _mm_shuffle_epi32(block, _MM_SHUFFLE(3, 2, 3, 1));
+    __m128i lower = _mm_and_si128(_mm_srlv_epi32(v, _mm_setr_epi32(0, 0, 0, 4)),
+                                  _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
+    __m128i upper = _mm_and_si128(_mm_slli_epi64(v, 30), _mm_set1_epi8(0x30));     // two to the right, one on
+    __m128i both = evens_first(_mm_or_si128(lower, upper));
+    __m128 d = _mm_cvtph_ps(block);
+    __m256 dmin = _mm256_xor_ps(_mm256_broadcastss_ps(_mm_movehdup_ps(d)), _mm256_set1_ps(-0.0f));
+    return (Scales){ .d = { scaled(both, _mm256_broadcastss_ps(d)) },
+                     .m = { scaled(_mm_srli_si128(both, 8), dmin) } };
 }
 
 INLINE Pair pair_q4_k(const void *w, int part) {
     const uint8_t *q = ((const BlockQ4_K *)w)->q + part / 2 * 32;
     return (Pair){ lower_and_upper(q), lower_and_upper(q + 16) };
 }
-INLINE Scales scales_q4_k(const void *w) {
-    const BlockQ4_K *b = w;
-    return scales_k(b->scales, b->d, b->dmin);
-}
+INLINE Scales scales_q4_k(const void *w) { return scales_k(w); }
 
 INLINE Pair pair_q5_k(const void *w, int part) {
     const BlockQ5_K *b = w;
@@ -217,10 +217,7 @@ INLINE Pair pair_q5_k(const void *w, int part) {
     return (Pair){ _mm256_or_si256(lower_and_upper(q), fifths_k(b->high, part)),
                    _mm256_or_si256(lower_and_upper(q + 16), fifths_k(b->high + 16, part)) };
 }
-INLINE Scales scales_q5_k(const void *w) {
-    const BlockQ5_K *b = w;
-    return scales_k(b->scales, b->d, b->dmin);
-}
+INLINE Scales scales_q5_k(const void *w) { return scales_k(w); }
 
 INLINE __m256i codes_q6_k(const void *w, int part) {
     const BlockQ6_K *b = w;
