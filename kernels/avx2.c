@@ -167,13 +167,16 @@ INLINE Pair pair_iq4_nl(const void *w, int part) {
 }
 INLINE Scales scales_iq4_nl(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockIQ4_NL)) } }; }
 
+// Those of odd parts stay two bits higher, and have a quarter of the scale: that saves shifts.
 INLINE __m256i codes_q2_k(const void *w, int part) {
-    return bits(((const BlockQ2_K *)w)->q + part / 4 * 32, part % 4 * 2, 0, 3);
+    return bits(((const BlockQ2_K *)w)->q + part / 4 * 32, part % 4 / 2 * 4, 0, part % 2 ? 12 : 3);
 }
 INLINE Scales scales_q2_k(const void *w) {
     const BlockQ2_K *b = w;
     __m128i low = _mm_set1_epi8(15), s = load_16(b->scales), m = _mm_and_si128(_mm_srli_epi16(s, 4), low);
-    Scales scales = sixteen(_mm_and_si128(s, low), half(b->d)), mins = sixteen(m, half(b->dmin ^ 0x8000));
+    const __m256 shares = _mm256_setr_ps(1, 0.25f, 1, 0.25f, 1, 0.25f, 1, 0.25f);
+    Scales scales = sixteen(_mm_and_si128(s, low), _mm256_mul_ps(half(b->d), shares));
+    Scales mins = sixteen(m, half(b->dmin ^ 0x8000));
     return (Scales){ .d = { scales.d[0], scales.d[1] }, .m = { mins.d[0], mins.d[1] } };
 }
 
