@@ -14,17 +14,19 @@
 // 256 columns of a row, in any format, are eight parts of 32 codes, and scales:
 //
 //   w = d * (code - zero) + m       d and m for every 32 columns, or for every 16
+//
+// Among eight, those with even numbers come first: that is how sums fall into place.
 
-typedef struct { __m256 d[2], m[2]; } Scales;           // eight, or 16 in order
+typedef struct { __m256 d[2], m[2]; } Scales;           // eight, or 16
 typedef struct { __m256i first, second; } Pair;         // two parts: columns 0-15 of both, and 16-31 of both
 
 // A format. All of it is known to the compiler, which makes a kernel for each.
 typedef struct {
-    __m256i (*codes)(const void *w, int part);
-    Pair (*pair)(const void *w, int part);              // or two at once, the products of which meet in a sum
+    __m256i (*codes)(const void *w, int part);          // by 16
+    Pair (*pair)(const void *w, int part);              // by 32: two at once, their products meet in a sum
     Scales (*scales)(const void *w);
     int bytes;                                          // of 256 columns
-    bool sign;                                          // codes from -128 to 127; otherwise from 0 to 63
+    int least;                                          // code: -128, -127, or 0
     int room;                                           // so many products() can be added up in 16 bits
     int zero;
     bool has_m;
@@ -42,17 +44,18 @@ INLINE Pair nibbles(const uint8_t *a, const uint8_t *b) {
     return (Pair){ _mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16(both, 4), low) };
 }
 
-// Bits of 32 become bytes, 16 or 0: every byte looks at its own bit.
-INLINE __m256i fifths(__m256i high, int byte) {
+// Bits of 32, `at` bytes from the beginning, become bytes, 16 or 0: every byte looks at its own bit.
+INLINE __m256i fifths(__m256i blocks, int at) {
     const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
-    __m256i which = _mm256_broadcastsi128_si256(_mm_set_epi64x((byte + 1) * 0x0101010101010101,
-                                                               byte * 0x0101010101010101));
-    __m256i set = _mm256_and_si256(_mm256_shuffle_epi8(high, which), bit);
+    __m256i which = _mm256_broadcastsi128_si256(_mm_set_epi64x((at + 1) * 0x0101010101010101,
+                                                               at * 0x0101010101010101));
+    __m256i set = _mm256_and_si256(_mm256_shuffle_epi8(blocks, which), bit);
     return _mm256_and_si256(_mm256_cmpeq_epi8(set, bit), _mm256_set1_epi8(16));
 }
-INLINE Pair add_fifths(Pair p, const uint8_t *a, const uint8_t *b) {
-    __m256i high = join(_mm_set1_epi32(load_int(a)), _mm_set1_epi32(load_int(b)));
-    return (Pair){ _mm256_or_si256(p.first, fifths(high, 0)), _mm256_or_si256(p.second, fifths(high, 2)) };
+INLINE Pair add_fifths(Pair p, const void *a, const void *b, int at) {
+    __m256i blocks = join(load_16(a), load_16(b));
+    return (Pair){ _mm256_or_si256(p.first, fifths(blocks, at)),
+                   _mm256_or_si256(p.second, fifths(blocks, at + 2)) };
 }
 
 // 16 bytes: the lower halves are of one part, the upper ones of the next.
@@ -79,15 +82,32 @@ INLINE __m256i bits(const uint8_t *bytes, int from, int to, int mask) {
 // Eight halves, one in every `stride` bytes: each is loaded from where it comes to its place.
 INLINE __m256 halves(const void *p, int stride) {
     const char *h = p;
-    const int step = stride - 2;
     __m128i v = load_16(h);
-    v = _mm_blend_epi16(v, load_16(h + step), 1 << 1);
-    v = _mm_blend_epi16(v, load_16(h + 2 * step), 1 << 2);
-    v = _mm_blend_epi16(v, load_16(h + 3 * step), 1 << 3);
-    v = _mm_blend_epi16(v, load_16(h + 4 * step), 1 << 4);
-    v = _mm_blend_epi16(v, load_16(h + 5 * step), 1 << 5);
-    v = _mm_blend_epi16(v, load_16(h + 6 * step), 1 << 6);
-    return _mm256_cvtph_ps(_mm_blend_epi16(v, load_16(h + 7 * step), 1 << 7));
+    v = _mm_blend_epi16(v, load_16(h + 2 * stride - 2), 1 << 1);
+    v = _mm_blend_epi16(v, load_16(h + 4 * stride - 4), 1 << 2);
+    v = _mm_blend_epi16(v, load_16(h + 6 * stride - 6), 1 << 3);
+    v = _mm_blend_epi16(v, load_16(h + 1 * stride - 8), 1 << 4);
+    v = _mm_blend_epi16(v, load_16(h + 3 * stride - 10), 1 << 5);
+    v = _mm_blend_epi16(v, load_16(h + 5 * stride - 12), 1 << 6);
+    return _mm256_cvtph_ps(_mm_blend_epi16(v, load_16(h + 7 * stride - 14), 1 << 7));
+}
+
+// The same where two follow each other: d, then m.
+INLINE Scales halves_by_two(const void *p, int stride) {
+    const char *h = p;
+    __m256i v = load_32(h);
+    v = _mm256_blend_epi32(v, load_32(h + 2 * stride - 4), 1 << 1);
+    v = _mm256_blend_epi32(v, load_32(h + 4 * stride - 8), 1 << 2);
+    v = _mm256_blend_epi32(v, load_32(h + 6 * stride - 12), 1 << 3);
+    v = _mm256_blend_epi32(v, load_32(h + 1 * stride - 16), 1 << 4);
+    v = _mm256_blend_epi32(v, load_32(h + 3 * stride - 20), 1 << 5);
+    v = _mm256_blend_epi32(v, load_32(h + 5 * stride - 24), 1 << 6);
+    v = _mm256_blend_epi32(v, load_32(h + 7 * stride - 28), 1 << 7);
+    const __m128i apart = _mm_set_epi64x(0x0f0e0b0a07060302, 0x0d0c090805040100);
+    v = _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(apart));
+    v = _mm256_permute4x64_epi64(v, 0xd8);
+    return (Scales){ .d = { _mm256_cvtph_ps(_mm256_castsi256_si128(v)) },
+                     .m = { _mm256_cvtph_ps(_mm256_extracti128_si256(v, 1)) } };
 }
 
 INLINE __m256 half(Half h) { return _mm256_cvtph_ps(_mm_set1_epi16((short)h)); }
@@ -97,13 +117,21 @@ INLINE __m256 scaled(__m128i s, __m256 d) {
     return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(s)), d);
 }
 
+INLINE __m128i evens_first(__m128i s) {
+    return _mm_shuffle_epi8(s, _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+}
+
 INLINE Scales sixteen(__m128i s, __m256 d) {
+    s = evens_first(s);
     return (Scales){ .d = { scaled(s, d), scaled(_mm_srli_si128(s, 8), d) } };
 }
 
 // portable.c has a picture of each format. w: 256 columns, that is eight blocks of 32 or one of 256.
 
-INLINE __m256i codes_q8_0(const void *w, int part) { return load_32(((const BlockQ8_0 *)w)[part].q); }
+INLINE Pair pair_q8_0(const void *w, int part) {
+    const BlockQ8_0 *b = (const BlockQ8_0 *)w + part;
+    return (Pair){ join(load_16(b[0].q), load_16(b[1].q)), join(load_16(b[0].q + 16), load_16(b[1].q + 16)) };
+}
 INLINE Scales scales_q8_0(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockQ8_0)) } }; }
 
 INLINE Pair pair_q4_0(const void *w, int part) {
@@ -116,25 +144,19 @@ INLINE Pair pair_q4_1(const void *w, int part) {
     const BlockQ4_1 *b = (const BlockQ4_1 *)w + part;
     return nibbles(b[0].q, b[1].q);
 }
-INLINE Scales scales_q4_1(const void *w) {
-    const BlockQ4_1 *b = w;
-    return (Scales){ .d = { halves(&b->d, sizeof *b) }, .m = { halves(&b->m, sizeof *b) } };
-}
+INLINE Scales scales_q4_1(const void *w) { return halves_by_two(w, sizeof(BlockQ4_1)); }
 
 INLINE Pair pair_q5_0(const void *w, int part) {
     const BlockQ5_0 *b = (const BlockQ5_0 *)w + part;
-    return add_fifths(nibbles(b[0].q, b[1].q), b[0].high, b[1].high);
+    return add_fifths(nibbles(b[0].q, b[1].q), b, b + 1, offsetof(BlockQ5_0, high));
 }
 INLINE Scales scales_q5_0(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockQ5_0)) } }; }
 
 INLINE Pair pair_q5_1(const void *w, int part) {
     const BlockQ5_1 *b = (const BlockQ5_1 *)w + part;
-    return add_fifths(nibbles(b[0].q, b[1].q), b[0].high, b[1].high);
+    return add_fifths(nibbles(b[0].q, b[1].q), b, b + 1, offsetof(BlockQ5_1, high));
 }
-INLINE Scales scales_q5_1(const void *w) {
-    const BlockQ5_1 *b = w;
-    return (Scales){ .d = { halves(&b->d, sizeof *b) }, .m = { halves(&b->m, sizeof *b) } };
-}
+INLINE Scales scales_q5_1(const void *w) { return halves_by_two(w, sizeof(BlockQ5_1)); }
 
 INLINE Pair pair_iq4_nl(const void *w, int part) {
     const __m256i steps = _mm256_broadcastsi128_si256(
@@ -145,13 +167,16 @@ INLINE Pair pair_iq4_nl(const void *w, int part) {
 }
 INLINE Scales scales_iq4_nl(const void *w) { return (Scales){ .d = { halves(w, sizeof(BlockIQ4_NL)) } }; }
 
+// Those of odd parts stay two bits higher, and have a quarter of the scale: that saves shifts.
 INLINE __m256i codes_q2_k(const void *w, int part) {
-    return bits(((const BlockQ2_K *)w)->q + part / 4 * 32, part % 4 * 2, 0, 3);
+    return bits(((const BlockQ2_K *)w)->q + part / 4 * 32, part % 4 / 2 * 4, 0, part % 2 ? 12 : 3);
 }
 INLINE Scales scales_q2_k(const void *w) {
     const BlockQ2_K *b = w;
     __m128i low = _mm_set1_epi8(15), s = load_16(b->scales), m = _mm_and_si128(_mm_srli_epi16(s, 4), low);
-    Scales scales = sixteen(_mm_and_si128(s, low), half(b->d)), mins = sixteen(m, half(b->dmin ^ 0x8000));
+    const __m256 shares = _mm256_setr_ps(1, 0.25f, 1, 0.25f, 1, 0.25f, 1, 0.25f);
+    Scales scales = sixteen(_mm_and_si128(s, low), _mm256_mul_ps(half(b->d), shares));
+    Scales mins = sixteen(m, half(b->dmin ^ 0x8000));
     return (Scales){ .d = { scales.d[0], scales.d[1] }, .m = { mins.d[0], mins.d[1] } };
 }
 
@@ -169,24 +194,25 @@ INLINE Scales scales_q3_k(const void *w) {
     return sixteen(_mm_sub_epi8(s, _mm_set1_epi8(32)), half(b->d));
 }
 
-// Bytes 0-7 hold s 0-3 and m 0-3, and in their upper two bits those of s 4-7 and m 4-7.
-INLINE Scales scales_k(const uint8_t *bytes, Half d, Half dmin) {
-    __m128i first = _mm_loadl_epi64((const __m128i *)bytes), third = _mm_set1_epi32(load_int(bytes + 8));
-    __m128i upper = _mm_and_si128(_mm_srli_epi16(first, 2), _mm_set1_epi8(0x30));
-    __m128i lower = _mm_and_si128(_mm_srlv_epi32(third, _mm_setr_epi32(0, 4, 0, 0)), _mm_set1_epi8(15));
-    __m128i both = _mm_unpacklo_epi32(_mm_and_si128(first, _mm_set1_epi8(63)), _mm_or_si128(upper, lower));
-    return (Scales){ .d = { scaled(both, half(d)) },                            // s 0-7, then m 0-7
-                     .m = { scaled(_mm_srli_si128(both, 8), half(dmin ^ 0x8000)) } };
+// d, dmin, and 12 bytes: 0-7 hold s 0-3 and m 0-3, and in their upper two bits those of s 4-7 and m 4-7.
+INLINE Scales scales_k(const void *w) {
+    __m128i block = load_16(w);                         // s 0-3, s 4-7, m 0-3, m 4-7:
+    __m128i v = _mm_shuffle_epi32(block, _MM_SHUFFLE(3, 2, 3, 1));
+    __m128i lower = _mm_and_si128(_mm_srlv_epi32(v, _mm_setr_epi32(0, 0, 0, 4)),
+                                  _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
+    __m128i upper = _mm_and_si128(_mm_slli_epi64(v, 30), _mm_set1_epi8(0x30));     // two to the right, one on
+    __m128i both = evens_first(_mm_or_si128(lower, upper));
+    __m128 d = _mm_cvtph_ps(block);
+    __m256 dmin = _mm256_xor_ps(_mm256_broadcastss_ps(_mm_movehdup_ps(d)), _mm256_set1_ps(-0.0f));
+    return (Scales){ .d = { scaled(both, _mm256_broadcastss_ps(d)) },
+                     .m = { scaled(_mm_srli_si128(both, 8), dmin) } };
 }
 
 INLINE Pair pair_q4_k(const void *w, int part) {
     const uint8_t *q = ((const BlockQ4_K *)w)->q + part / 2 * 32;
     return (Pair){ lower_and_upper(q), lower_and_upper(q + 16) };
 }
-INLINE Scales scales_q4_k(const void *w) {
-    const BlockQ4_K *b = w;
-    return scales_k(b->scales, b->d, b->dmin);
-}
+INLINE Scales scales_q4_k(const void *w) { return scales_k(w); }
 
 INLINE Pair pair_q5_k(const void *w, int part) {
     const BlockQ5_K *b = w;
@@ -194,10 +220,7 @@ INLINE Pair pair_q5_k(const void *w, int part) {
     return (Pair){ _mm256_or_si256(lower_and_upper(q), fifths_k(b->high, part)),
                    _mm256_or_si256(lower_and_upper(q + 16), fifths_k(b->high + 16, part)) };
 }
-INLINE Scales scales_q5_k(const void *w) {
-    const BlockQ5_K *b = w;
-    return scales_k(b->scales, b->d, b->dmin);
-}
+INLINE Scales scales_q5_k(const void *w) { return scales_k(w); }
 
 INLINE __m256i codes_q6_k(const void *w, int part) {
     const BlockQ6_K *b = w;
@@ -220,50 +243,45 @@ INLINE const void *whole(Copy *copy, const void *w, int parts, Coding c) {
     return copy;
 }
 
-// Products of bytes, sums of two in 16 bits. One side has to be unsigned: a sign of w moves over to x. (That
-// of x could not, as -128 has no counterpart, and x is never -128.) At most 128 * 127 * 2 = 32512.
+// Products of bytes, sums of two in 16 bits. One side has to be unsigned, its sign moves over: of x, once
+// for many rows; or of w, if that can be -128, which has no counterpart. At most 128 * 127 * 2 = 32512.
 INLINE __m256i products(__m256i w, __m256i x, Coding c) {
-    if (!c.sign) return _mm256_maddubs_epi16(w, x);
-    return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    if (c.least == 0) return _mm256_maddubs_epi16(w, x);
+    if (c.least == -128) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
 }
+
+// Here v is in a register, and no more is known about it. Otherwise compilers add in pairs first, or load a
+// number again for each of its uses, and run out of registers.
+INLINE __m256i kept(__m256i v) { __asm__("" : "+x"(v)); return v; }
 
 // ---------------------------------------------------------------------------- one token
 
 // 256 columns of the input, as they meet those of a row: codes in the same order; scales in the order of
-// the row's, these times the sums of x, and what the codes that stand for zero have in products().
-typedef struct { __m256i q[8], zero[8]; __m256 scale[2], sum[2]; } Input;
+// the row's, these times the sums of x, and what the codes that stand for zero add to eight sums.
+typedef struct { __m256i q[8], zero[2]; __m256 scale[2], sum[2]; } Input;
 
 enum { SPAN = 8192 };                                   // columns that are prepared at a time
 
-// { scale, sums } of four blocks
-INLINE __m256 heads(const BlockX8 *a, const BlockX8 *b, const BlockX8 *c, const BlockX8 *d) {
-    __m128i ab = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)a), _mm_loadl_epi64((const __m128i *)b));
-    __m128i cd = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)c), _mm_loadl_epi64((const __m128i *)d));
-    return _mm256_castsi256_ps(_mm256_set_m128i(cd, ab));
-}
+INLINE int place(int i) { return i / 8 * 8 + i % 2 * 4 + i % 8 / 2; }        // evens first
 
 INLINE Input prepare(const BlockX8 *x, Coding c) {
-    __m256 a = heads(x, x + 1, x + 4, x + 5), b = heads(x + 2, x + 3, x + 6, x + 7);
-    __m256 scale = _mm256_shuffle_ps(a, b, 0x88);       // even numbers of a and b, in halves of the registers
-    __m256i sums = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));          // odd ones
-    Input in;
-    if (c.by_16) {
-        in.scale[0] = _mm256_permutevar8x32_ps(scale, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-        in.scale[1] = _mm256_permutevar8x32_ps(scale, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7));
-        in.sum[0] = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums)));
-        in.sum[1] = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1)));
-        in.sum[1] = _mm256_mul_ps(in.sum[1], in.scale[1]);
-    } else {
-        in.scale[0] = scale;
-        in.sum[0] = _mm256_cvtepi32_ps(widen(sums));
+    int zero[16] = { 0 };
+    float scale[16] = { 0 }, sum[16] = { 0 };
+    for (int i = 0; i < (c.by_16 ? 16 : 8); i++) {
+        const BlockX8 *b = c.by_16 ? x + i / 2 : x + i;
+        int s = c.by_16 ? b->sums[i % 2] : b->sums[0] + b->sums[1];
+        zero[place(i)] = c.zero * s, scale[place(i)] = b->scale, sum[place(i)] = b->scale * (float)s;
     }
-    in.sum[0] = _mm256_mul_ps(in.sum[0], in.scale[0]);
+    Input in;
+    for (int i = 0; i < 2; i++) {
+        in.zero[i] = load_32(zero + 8 * i);
+        in.scale[i] = _mm256_loadu_ps(scale + 8 * i), in.sum[i] = _mm256_loadu_ps(sum + 8 * i);
+    }
     for (int i = 0; i < 8; i++) {
         const BlockX8 *first = x + i / 2 * 2;           // of a pair
         in.q[i] = c.pair ? join(load_16(first[0].q + i % 2 * 16), load_16(first[1].q + i % 2 * 16))
                          : load_32(x[i].q);
-        in.zero[i] = _mm256_maddubs_epi16(_mm256_set1_epi8((char)c.zero), in.q[i]);
-        if (c.pair && i % 2) in.zero[i / 2] = _mm256_add_epi16(in.zero[i - 1], in.zero[i]);
     }
     return in;
 }
@@ -276,66 +294,84 @@ INLINE void prepare_row(Input *out, const BlockX8 *x, int parts, Coding c) {
     *out = prepare(last, c);
 }
 
-// Two parts: their sums are in the two halves of a register, and their scales have to be, too.
-INLINE __m256 add_pair(__m256 sum, const void *w, const Input *in, __m256 d, int part, Coding c) {
-    Pair pair = c.pair(w, part);
-    __m256i first = products(pair.first, in->q[part], c), second = products(pair.second, in->q[part + 1], c);
-    __m256i dot;
-    if (c.room < 2) {
-        dot = _mm256_add_epi32(widen(first), widen(second));
-    } else {
-        dot = _mm256_add_epi16(first, second);
-        if (c.zero) dot = _mm256_sub_epi16(dot, in->zero[part / 2]);
-        dot = widen(dot);
-    }
-    int next = part + 1;
-    const __m256i each = _mm256_setr_epi32(part, part, part, part, next, next, next, next);
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_permutevar8x32_ps(d, each), sum);
+typedef struct { __m256i a, b, c, d; } Four;            // one of each of four rows
+
+// Two parts, and their sums in the two halves of a register; or one part, with a scale for each half.
+INLINE __m256i sums(const char *w, __m256i x, __m256i next, int i, Coding c) {
+    if (c.by_16) return products(c.codes(w, i), x, c);
+    Pair pair = c.pair(w, 2 * i);
+    __m256i first = products(pair.first, x, c), second = products(pair.second, next, c);
+    return c.room < 2 ? _mm256_add_epi32(widen(first), widen(second)) : _mm256_add_epi16(first, second);
 }
 
-// One part, which has a scale or two.
-INLINE __m256 add_part(__m256 sum, const void *w, const Input *in, const __m256 d[2], int part, Coding c) {
-    __m256i p = products(c.codes(w, part), in->q[part], c);
-    if (c.zero) p = _mm256_sub_epi16(p, in->zero[part]);
-    int i = part % 4 * 2, j = i + 1;                    // the first 16 columns are in the first four lanes
-    __m256 scale = c.by_16
-        ? _mm256_permutevar8x32_ps(d[part / 4], _mm256_setr_epi32(i, i, i, i, j, j, j, j))
-        : _mm256_permutevar8x32_ps(d[0], _mm256_set1_epi32(part));
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(widen(p)), scale, sum);
+// The input is loaded once for four rows.
+INLINE Four four_sums(const char *const w[4], const Input *in, int i, Coding c) {
+    __m256i x = kept(in->q[c.by_16 ? i : 2 * i]), y = c.by_16 ? x : kept(in->q[2 * i + 1]);
+    return (Four){ sums(w[0], x, y, i, c), sums(w[1], x, y, i, c),
+                   sums(w[2], x, y, i, c), sums(w[3], x, y, i, c) };
 }
 
-// sum + 256 columns of a row times the input, in eight lanes. Two sums, which need not wait for each other.
-INLINE __m256 multiply_add(__m256 sum, const void *w, const Input *in, Coding c) {
-    Scales s = c.scales(w);
-    __m256 d[2] = { _mm256_mul_ps(s.d[0], in->scale[0]) }, odd = _mm256_setzero_ps();
-    if (c.by_16) d[1] = _mm256_mul_ps(s.d[1], in->scale[1]);
-    if (c.pair)
-        for (int part = 0; part < 8; part += 4) {
-            sum = add_pair(sum, w, in, d[0], part, c);
-            odd = add_pair(odd, w, in, d[0], part + 2, c);
-        }
-    else
-        for (int part = 0; part < 8; part += 2) {
-            sum = add_part(sum, w, in, d, part, c);
-            odd = add_part(odd, w, in, d, part + 1, c);
-        }
-    if (c.has_m) sum = _mm256_fmadd_ps(s.m[0], in->sum[0], sum);
-    if (c.has_m && c.by_16) odd = _mm256_fmadd_ps(s.m[1], in->sum[1], odd);
-    return _mm256_add_ps(sum, odd);
+// { a + a, b + b } in both halves, in 16 bits or in 32
+INLINE __m256i add(__m256i a, __m256i b, bool in_16) {
+    return in_16 ? _mm256_add_epi16(a, b) : _mm256_add_epi32(a, b);
+}
+INLINE __m256i fold(__m256i a, __m256i b, bool in_16) {
+    return add(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b), in_16);
+}
+INLINE Four fold_four(Four v, Four w, Coding c) {
+    bool in_16 = c.room >= (c.by_16 ? 2 : 4);
+    return (Four){ fold(v.a, w.a, in_16), fold(v.b, w.b, in_16),
+                   fold(v.c, w.c, in_16), fold(v.d, w.d, in_16) };
+}
+
+// The eight sums that were in four registers. In 16 bits for as long as there is room, then in 32.
+INLINE __m256i fold_last(__m256i a, __m256i b, __m256i zero, Coding c) {
+    int least = c.by_16 ? 2 : 4;
+    if (c.room >= least && c.room < 2 * least) a = widen(a), b = widen(b);
+    __m256 v = _mm256_castsi256_ps(a), w = _mm256_castsi256_ps(b);
+    __m256i dot = add(_mm256_castps_si256(_mm256_shuffle_ps(v, w, 0x88)),
+                      _mm256_castps_si256(_mm256_shuffle_ps(v, w, 0xdd)), c.room >= 2 * least);
+    if (c.room >= 2 * least) dot = widen(dot);
+    return c.zero ? _mm256_sub_epi32(dot, zero) : dot;
+}
+
+INLINE __m256 scale_dot(__m256 sum, __m256i dot, Scales s, const Input *in, int i, Coding c) {
+    sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(s.d[i], in->scale[i]), sum);
+    return c.has_m ? _mm256_fmadd_ps(s.m[i], in->sum[i], sum) : sum;
+}
+
+// As many columns as have eight scales.
+INLINE void eight_more(__m256 sum[4], const char *const w[4], const Scales s[4], const Input *in, int i,
+                       Coding c) {
+    Four v = fold_four(four_sums(w, in, 4 * i, c), four_sums(w, in, 4 * i + 1, c), c);
+    Four u = fold_four(four_sums(w, in, 4 * i + 2, c), four_sums(w, in, 4 * i + 3, c), c);
+    sum[0] = scale_dot(sum[0], fold_last(v.a, u.a, in->zero[i], c), s[0], in, i, c);
+    sum[1] = scale_dot(sum[1], fold_last(v.b, u.b, in->zero[i], c), s[1], in, i, c);
+    sum[2] = scale_dot(sum[2], fold_last(v.c, u.c, in->zero[i], c), s[2], in, i, c);
+    sum[3] = scale_dot(sum[3], fold_last(v.d, u.d, in->zero[i], c), s[3], in, i, c);
+}
+
+// sum + 256 columns of four rows times the input, in eight lanes.
+INLINE void multiply_add(__m256 sum[4], const char *const w[4], const Input *in, Coding c) {
+    const Scales s[4] = { c.scales(w[0]), c.scales(w[1]), c.scales(w[2]), c.scales(w[3]) };
+    eight_more(sum, w, s, in, 0, c);
+    if (c.by_16) eight_more(sum, w, s, in, 1, c);
 }
 
 // Four rows times the input.
 INLINE __m128 multiply_four(const char *const row[4], const Input *in, int parts, Coding c) {
     __m256 sum[4] = ZERO;
     size_t at = 0;
-    for (; parts >= 8; parts -= 8, in++, at += (size_t)c.bytes)
-        for (int i = 0; i < 4; i++) {
-            prefetch(row[i] + at, c.bytes);
-            sum[i] = multiply_add(sum[i], row[i] + at, in, c);
-        }
-    for (int i = 0; i < 4 && parts; i++) {
-        Copy copy;
-        sum[i] = multiply_add(sum[i], whole(&copy, row[i] + at, parts, c), in, c);
+    for (; parts >= 8; parts -= 8, in++, at += (size_t)c.bytes) {
+        const char *const w[4] = { row[0] + at, row[1] + at, row[2] + at, row[3] + at };
+        for (int i = 0; i < 4; i++) prefetch(w[i], c.bytes);
+        multiply_add(sum, w, in, c);
+    }
+    if (parts) {
+        Copy copy[4];
+        const char *w[4];
+        for (int i = 0; i < 4; i++) w[i] = whole(&copy[i], row[i] + at, parts, c);
+        multiply_add(sum, w, in, c);
     }
     return sum_lanes(sum[0], sum[1], sum[2], sum[3]);
 }
@@ -380,7 +416,7 @@ INLINE void unpack_rows(Panel *panel, int side, const char *const row[8], int pa
         if ((i < 2 || c.has_m) && (i % 2 == 0 || c.by_16)) transpose(v[i]);
     for (int part = 0; part < 8 && part < parts; part++) {
         for (int h = 0; h < 1 + c.by_16; h++) {
-            int i = c.by_16 ? 2 * part + h : part;
+            int i = place(c.by_16 ? 2 * part + h : part);
             panel[part].d[h][side] = v[i / 8][i % 8];
             if (c.has_m) panel[part].m[h][side] = v[2 + i / 8][i % 8];
         }
@@ -404,10 +440,6 @@ INLINE void unpack_rows(Panel *panel, int side, const char *const row[8], int pa
 }
 
 typedef struct { __m256i x0, x1, y0, y1; } Ints;        // as Floats, of avx2.h
-
-// Here v is in a register, and no more is known about it. Otherwise compilers add in pairs first, or load a
-// number again for each of its uses, and run out of registers.
-INLINE __m256i kept(__m256i v) { __asm__("" : "+x"(v)); return v; }
 
 INLINE Ints add_16(Ints a, Ints b) {
     return (Ints){ kept(_mm256_add_epi16(a.x0, b.x0)), kept(_mm256_add_epi16(a.x1, b.x1)),
@@ -511,12 +543,12 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
 
 // room: of 4 bits 15 * 127 * 2 fits eight times, of 5 bits 31 * 127 * 2 four times, of 6 bits twice; by 16
 // columns there are no more than four.
-CODED_KERNEL(q8_0,   8 * sizeof(BlockQ8_0),   .codes = codes_q8_0,  .room = 1, .sign = true)
+CODED_KERNEL(q8_0,   8 * sizeof(BlockQ8_0),   .pair = pair_q8_0,    .room = 1, .least = -128)
 CODED_KERNEL(q4_0,   8 * sizeof(BlockQ4_0),   .pair = pair_q4_0,    .room = 8, .zero = 8)
 CODED_KERNEL(q4_1,   8 * sizeof(BlockQ4_1),   .pair = pair_q4_1,    .room = 8, .has_m = true)
 CODED_KERNEL(q5_0,   8 * sizeof(BlockQ5_0),   .pair = pair_q5_0,    .room = 4, .zero = 16)
 CODED_KERNEL(q5_1,   8 * sizeof(BlockQ5_1),   .pair = pair_q5_1,    .room = 4, .has_m = true)
-CODED_KERNEL(iq4_nl, 8 * sizeof(BlockIQ4_NL), .pair = pair_iq4_nl,  .room = 1, .sign = true)
+CODED_KERNEL(iq4_nl, 8 * sizeof(BlockIQ4_NL), .pair = pair_iq4_nl,  .room = 1, .least = -127)
 CODED_KERNEL(q2_k,   sizeof(BlockQ2_K),       .codes = codes_q2_k,  .room = 4, .by_16 = true, .has_m = true)
 CODED_KERNEL(q3_k,   sizeof(BlockQ3_K),       .codes = codes_q3_k,  .room = 4, .by_16 = true, .zero = 4)
 CODED_KERNEL(q4_k,   sizeof(BlockQ4_K),       .pair = pair_q4_k,    .room = 8, .has_m = true)
