@@ -169,7 +169,8 @@ INLINE __m512i twice(const uint8_t *p) { return _mm512_broadcast_i64x4(load32(p)
 
 // Bit `from` comes to where bit `to` was; neighbours in 16 bits stray.
 INLINE __m512i move_bit(__m512i v, int from, int to) {
-    return from < to ? _mm512_slli_epi16(v, (unsigned)(to - from)) : _mm512_srli_epi16(v, (unsigned)(from - to));
+    unsigned left = (unsigned)(to - from), right = (unsigned)(from - to);
+    return from < to ? _mm512_slli_epi16(v, left) : _mm512_srli_epi16(v, right);
 }
 
 // `value` more where a bit is set: the bit `low` in the lower half, `high` in the upper.
@@ -269,8 +270,8 @@ INLINE void unpack_next(Unpacked *u, Coding f, const char *p, int left) {
 
 // ---------------------------------------------------------------------------- a few tokens
 //
-// Products are summed by fours, as integers and exactly. Where blocks of 32 have a scale, two such sums at once,
-// and then come the scales: lane l of sum i belongs to scale 4i + l / 4.
+// Products are summed by fours, as integers and exactly, in blocks of 32 two such sums at once. Then come the
+// scales: there, lane l of sum i belongs to scale 4i + l / 4.
 
 enum { FEW = 3, SPAN = 8192 };                          // tokens; the columns that are prepared at a time
 
@@ -332,15 +333,15 @@ INLINE __m512 add_products(__m512 sum, const Unpacked *w, const Input *x, Coding
 // Sums of four products, of numbers of at most 6 bits, fit into 16: two vectors of them share one, 16 numbers
 // of one block, then of the next. Scales stand in the upper halves of 16 bits, 256 times too large.
 INLINE __m512 add_products_by_16(__m512 sum, const Unpacked *w, const Input *x, Coding f) {
-    const __m512i four = _mm512_mullo_epi32(_mm512_set1_epi32(0x01000100),
-                                            _mm512_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3, 8, 8, 10, 10, 9, 9, 11, 11));
+    const __m512i scale = _mm512_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3, 8, 8, 10, 10, 9, 9, 11, 11);
+    const __m512i upper = _mm512_mullo_epi32(scale, _mm512_set1_epi32(0x01000100));
     __m512i small = _mm512_castsi128_si512(w->small[0]);
     __m512 block = _mm512_setzero_ps();
     for (int i = 0; i < 2; i++) {
         const __m512i *zeros = x->zeros + 2 * i, none = _mm512_setzero_si512();
         __m512i a = _mm512_dpbusd_epi32(f.zero ? zeros[0] : none, w->q[2 * i], x->q[2 * i]);
         __m512i b = _mm512_dpbusd_epi32(f.zero ? zeros[1] : none, w->q[2 * i + 1], x->q[2 * i + 1]);
-        __m512i from = _mm512_add_epi8(four, _mm512_set1_epi8((char)(4 * i)));
+        __m512i from = _mm512_add_epi8(upper, _mm512_set1_epi8((char)(4 * i)));
         __m512i s = _mm512_maskz_permutexvar_epi8(0xaaaaaaaaaaaaaaaa, from, small);
         s = _mm512_madd_epi16(_mm512_packs_epi32(a, b), s);
         block = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), x->scale[i], block);
