@@ -452,12 +452,18 @@ INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, 
     }
 }
 
-// Both sums of a block of x, times a and b, in every lane.
-INLINE __m512i weigh_sums(const BlockX8 *x, int a, int b) {
+// Of a block of x the sum of the first half, of the second or of both, in every lane: by shifts, as the
+// multipliers have enough to do.
+INLINE __m512i sum_of(const BlockX8 *x, bool low, bool high) {
     int32_t sums;
     memcpy(&sums, x->sums, sizeof sums);
-    int weights = (int)((uint32_t)b << 16 | (a & 0xffff));
-    return _mm512_madd_epi16(_mm512_set1_epi32(sums), _mm512_set1_epi32(weights));
+    __m512i second = _mm512_set1_epi32(sums), first = _mm512_slli_epi32(second, 16);
+    return _mm512_srai_epi32(low && high ? _mm512_add_epi32(first, second) : low ? first : second, 16);
+}
+INLINE __m512i minus_times(__m512i v, int zero) {       // a power of two, or 0
+    const __m512i none = _mm512_setzero_si512();
+    unsigned bits = zero ? (unsigned)__builtin_ctz((unsigned)zero) : 0;
+    return zero ? _mm512_sub_epi32(none, _mm512_slli_epi32(v, bits)) : none;
 }
 INLINE __m512i four_of(const int8_t *q) {
     int32_t bytes;
@@ -465,7 +471,15 @@ INLINE __m512i four_of(const int8_t *q) {
     return _mm512_set1_epi32(bytes);
 }
 
-// 32 rows times 6 tokens. Of token t, at and bt are sums of integers, ft and gt of floats.
+// Where a block has one scale and no offset, it can meet the token's scale while the products are summed.
+INLINE bool scale_alone(Coding f) { return !f.by_16 && !f.has_offsets; }
+INLINE __m512 times_scale(__m512 sum, __m512i products, __m512 scale, bool add, Coding f) {
+    __m512 p = _mm512_cvtepi32_ps(products);
+    if (scale_alone(f)) return p;
+    return add ? _mm512_fmadd_ps(p, scale, sum) : _mm512_mul_ps(p, scale);
+}
+
+// 32 rows times 6 tokens. Of token t, at and bt are sums of integers, pt and qt of a block, ft and gt of all.
 INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w, const BlockX8 *const *x,
                           int blocks) {
     const int zero = f.zero, parts = f.by_16 ? 2 : 1;
@@ -474,10 +488,12 @@ INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w,
     __m512 f##t = _mm512_setzero_ps(), g##t = f##t;
     EACH(BEGIN)
     for (int i = 0; i < blocks; i++, v++, w++) {
+#define ZERO(t) __m512 p##t = _mm512_setzero_ps(), q##t = p##t;
+        EACH(ZERO)
         for (int h = 0; h < parts; h++) {               // 16 columns with scales of their own, or all 32
             const bool low = parts == 1 || h == 0, high = parts == 1 || h == 1;
 #define START(t)                                                                                            \
-    __m512i a##t = zero ? weigh_sums(x##t + i, low ? -zero : 0, high ? -zero : 0) : _mm512_setzero_si512(); \
+    __m512i a##t = minus_times(sum_of(x##t + i, low, high), zero);                                          \
     __m512i b##t = a##t;
             EACH(START)
 #define FOUR_COLUMNS(t)                                                                                     \
@@ -489,17 +505,21 @@ INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w,
                 EACH(FOUR_COLUMNS)
             }
 #define SCALE(t)                                                                                            \
-    d = _mm512_set1_ps(x##t[i].scale);                                                                      \
-    f##t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(a##t), _mm512_mul_ps(v->scale[h], d), f##t);                  \
-    g##t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(b##t), _mm512_mul_ps(w->scale[h], d), g##t);                  \
+    p##t = times_scale(p##t, a##t, v->scale[h], h, f);                                                      \
+    q##t = times_scale(q##t, b##t, w->scale[h], h, f);                                                      \
     if (f.has_offsets) {                                                                                    \
-        d = _mm512_mul_ps(_mm512_cvtepi32_ps(weigh_sums(x##t + i, low, high)), d);                          \
-        f##t = _mm512_fmadd_ps(v->offset[h], d, f##t);                                                      \
-        g##t = _mm512_fmadd_ps(w->offset[h], d, g##t);                                                      \
+        __m512 s = _mm512_cvtepi32_ps(sum_of(x##t + i, low, high));                                         \
+        p##t = _mm512_fmadd_ps(v->offset[h], s, p##t);                                                      \
+        q##t = _mm512_fmadd_ps(w->offset[h], s, q##t);                                                      \
     }
-            __m512 d;
             EACH(SCALE)
         }
+#define ADD(t)                                                                                              \
+    d = _mm512_set1_ps(x##t[i].scale);                                                                      \
+    f##t = _mm512_fmadd_ps(p##t, scale_alone(f) ? _mm512_mul_ps(v->scale[0], d) : d, f##t);                 \
+    g##t = _mm512_fmadd_ps(q##t, scale_alone(f) ? _mm512_mul_ps(w->scale[0], d) : d, g##t);
+        __m512 d;
+        EACH(ADD)
     }
 #define END(t) out[2 * t] = f##t, out[2 * t + 1] = g##t;
     EACH(END)
