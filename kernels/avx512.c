@@ -16,12 +16,13 @@
 //
 //   w = scale * (q - zero) + offset
 //
-// by_16: a scale for every 16 numbers. q is in order; scale[0] holds 16 scales, scale[1] 16 offsets.
+// by_16: a scale for every 16 numbers, scale[0] * small[0]; an offset, -scale[1] * small[1]. scale[i] is the
+// same in all lanes, small[i] holds 16 small integers. q[k] has blocks k and k + 4, of 32 numbers.
 // Otherwise one for every 32: scale[0] holds 8 scales, then 8 offsets. q[0] has the first halves of blocks 0
 // to 3 and q[1] their second halves, q[2] and q[3] those of blocks 4 to 7: the products of both halves can be
 // added before they are scaled.
 
-typedef struct { __m512i q[4]; __m512 scale[2]; } Unpacked;
+typedef struct { __m512i q[4]; __m512 scale[2]; __m128i small[2]; } Unpacked;
 
 typedef struct {
     void (*unpack)(Unpacked *u, const void *block);
@@ -31,6 +32,9 @@ typedef struct {
 
 INLINE __m512i low_bits(__m512i bytes, int n) {
     return _mm512_and_si512(bytes, _mm512_set1_epi8((char)((1 << n) - 1)));
+}
+INLINE __m512i or_and(__m512i a, __m512i b, char mask) {         // a | (b & mask)
+    return _mm512_ternarylogic_epi32(a, b, _mm512_set1_epi8(mask), 0xf8);
 }
 INLINE __m512i upper_four(__m512i bytes) { return low_bits(_mm512_srli_epi16(bytes, 4), 4); }
 
@@ -110,28 +114,46 @@ INLINE void unpack_q4_1(Unpacked *u, const void *block) {
     u->scale[0] = scales_and_offsets(b, sizeof *b);
 }
 
-// The fifth bits of the first halves, of eight blocks: two masks. Then those of the second halves.
-INLINE void add_fifth_bits(Unpacked *u, const void *p, int at, int stride) {
-    for (int h = 0; h < 2; h++) {
-        __m128i masks = eight_halves(p, at + 2 * h, stride);
-        __mmask64 early = (__mmask64)_mm_cvtsi128_si64(masks), late = (__mmask64)_mm_extract_epi64(masks, 1);
-        u->q[h] = _mm512_mask_add_epi8(u->q[h], early, u->q[h], _mm512_set1_epi8(16));
-        u->q[h + 2] = _mm512_mask_add_epi8(u->q[h + 2], late, u->q[h + 2], _mm512_set1_epi8(16));
+// The first 8 bytes of four blocks, twice each.
+INLINE __m512i four_heads(const void *p, int stride) {
+    const char *b = p;
+    const int next = stride * 0x01010101, zero = 0x03020100, four = 0x07060504;
+    const __m512i from = _mm512_setr_epi32(zero, four, zero, four,
+                                           zero + next, four + next, zero + next, four + next,
+                                           zero + 2 * next, four + 2 * next, zero + 2 * next, four + 2 * next,
+                                           0, 0, 0, 0);
+    int64_t last;
+    memcpy(&last, b + 3 * stride, sizeof last);
+    return _mm512_mask_set1_epi64(_mm512_permutexvar_epi8(from, load64(b)), 0xc0, last);
+}
+
+// Scales, offsets, and 32 fifth bits from bit `at` on, which come to where nibbles end.
+INLINE void unpack_heads(Unpacked *u, const void *p, int at, int stride) {
+    const __m512i bit = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7,
+                                                             8, 9, 10, 11, 12, 13, 14, 15));
+    const __m512i first = _mm512_add_epi8(bit, _mm512_set1_epi8((char)(at - 4)));
+    const __m512i second = _mm512_add_epi8(bit, _mm512_set1_epi8((char)(at + 12)));
+    __m512i heads[2] = { four_heads(p, stride), four_heads((const char *)p + 4 * stride, stride) };
+    for (int i = 0; i < 2; i++) {
+        u->q[2 * i] = or_and(u->q[2 * i], _mm512_multishift_epi64_epi8(first, heads[i]), 16);
+        u->q[2 * i + 1] = or_and(u->q[2 * i + 1], _mm512_multishift_epi64_epi8(second, heads[i]), 16);
     }
+    const __m512i halves = _mm512_zextsi256_si512(_mm256_setr_epi16(0, 8, 16, 24, 32, 40, 48, 56,
+                                                                    1, 9, 17, 25, 33, 41, 49, 57));
+    __m512i all = _mm512_permutex2var_epi16(heads[0], halves, heads[1]);
+    u->scale[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(all));
 }
 
 INLINE void unpack_q5_0(Unpacked *u, const void *block) {
     const BlockQ5_0 *b = block;
     nibbles(u, b, offsetof(BlockQ5_0, q), sizeof *b);
-    add_fifth_bits(u, b, offsetof(BlockQ5_0, high), sizeof *b);
-    u->scale[0] = scales(b, sizeof *b);
+    unpack_heads(u, b, 8 * offsetof(BlockQ5_0, high), sizeof *b);
 }
 
 INLINE void unpack_q5_1(Unpacked *u, const void *block) {
     const BlockQ5_1 *b = block;
     nibbles(u, b, offsetof(BlockQ5_1, q), sizeof *b);
-    add_fifth_bits(u, b, offsetof(BlockQ5_1, high), sizeof *b);
-    u->scale[0] = scales_and_offsets(b, sizeof *b);
+    unpack_heads(u, b, 8 * offsetof(BlockQ5_1, high), sizeof *b);
 }
 
 // A byte shuffle looks up sixteen steps at once; all of them 128 higher.
@@ -145,10 +167,10 @@ INLINE void unpack_iq4_nl(Unpacked *u, const void *block) {
 
 INLINE __m512i twice(const uint8_t *p) { return _mm512_broadcast_i64x4(load32(p)); }    // 32 bytes
 
-// Parts 2k and 2k + 1: two bits at 2k mod 8 and behind them, of 32 bytes.
-INLINE __m512i pairs(const uint8_t *q, int k) {
-    __m512i by = join(_mm256_set1_epi16((short)(k % 2 * 4)), _mm256_set1_epi16((short)(k % 2 * 4 + 2)));
-    return low_bits(_mm512_srlv_epi16(twice(q + k / 2 * 32), by), 2);
+// Bit `from` comes to where bit `to` was; neighbours in 16 bits stray.
+INLINE __m512i move_bit(__m512i v, int from, int to) {
+    unsigned left = (unsigned)(to - from), right = (unsigned)(from - to);
+    return from < to ? _mm512_slli_epi16(v, left) : _mm512_srli_epi16(v, right);
 }
 
 // `value` more where a bit is set: the bit `low` in the lower half, `high` in the upper.
@@ -161,9 +183,9 @@ INLINE __m512i add_high_bits(__m512i q, const uint8_t *bits, int low, int high, 
 INLINE void unpack_q2_k(Unpacked *u, const void *block) {
     const BlockQ2_K *b = block;
     const __m128i bytes = load16(b->scales), low = _mm_set1_epi8(15);
-    for (int k = 0; k < 4; k++) u->q[k] = pairs(b->q, k);
-    u->scale[0] = _mm512_mul_ps(half(b->d), floats(_mm_and_si128(bytes, low)));
-    u->scale[1] = _mm512_mul_ps(half(b->dmin ^ 0x8000), floats(_mm_and_si128(_mm_srli_epi16(bytes, 4), low)));
+    for (int k = 0; k < 4; k++) u->q[k] = low_bits(move_bit(load64(b->q), 2 * k, 0), 2);
+    u->small[0] = _mm_and_si128(bytes, low), u->small[1] = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
+    u->scale[0] = half(b->d), u->scale[1] = half(b->dmin);
 }
 
 // The scales' 6 bits: the lower four of 0-7 and of 8-15 are the halves of eight bytes, the upper two of four
@@ -177,8 +199,10 @@ INLINE void unpack_q3_k(Unpacked *u, const void *block) {
     __m128i high = _mm_srlv_epi32(_mm_set1_epi32(four), _mm_setr_epi32(0, 2, 4, 6));
     low = _mm_and_si128(low, _mm_set1_epi8(15));
     high = _mm_slli_epi16(_mm_and_si128(high, _mm_set1_epi8(3)), 4);
-    for (int k = 0; k < 4; k++) u->q[k] = add_high_bits(pairs(b->q, k), b->high, 2 * k, 2 * k + 1, 4);
-    u->scale[0] = _mm512_mul_ps(half(b->d), floats(_mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))));
+    u->small[0] = _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32)), u->scale[0] = half(b->d);
+    __m512i third = _mm512_srlv_epi16(twice(b->high), join(_mm256_setzero_si256(), _mm256_set1_epi16(4)));
+    for (int k = 0; k < 4; k++)
+        u->q[k] = or_and(low_bits(move_bit(load64(b->q), 2 * k, 0), 2), move_bit(third, k, 2), 4);
 }
 
 // The scales and mins of Q4_K and Q5_K, eight of each, from the first 16 bytes:
@@ -222,15 +246,15 @@ INLINE void unpack_q5_k(Unpacked *u, const void *block) {
     u->scale[0] = scales_k(b);
 }
 
-// 64 bytes hold 64 numbers below and the next 64 above; two more bits of each lie in 32 other bytes.
 INLINE void unpack_q6_k(Unpacked *u, const void *block) {
     const BlockQ6_K *b = block;
-    for (int k = 0; k < 4; k++) {
-        __m512i bytes = load64(b->q + k / 2 * 64);
-        u->q[k] = _mm512_or_si512(k % 2 ? upper_four(bytes) : low_bits(bytes, 4),
-                                  _mm512_slli_epi16(pairs(b->high, k), 4));
+    __m512i high = load64(b->high);
+    for (int k = 0; k < 2; k++) {
+        __m512i bytes = join(load32(b->q + 32 * k), load32(b->q + 64 + 32 * k));
+        u->q[k] = or_and(low_bits(bytes, 4), move_bit(high, 2 * k, 4), 48);
+        u->q[k + 2] = or_and(upper_four(bytes), move_bit(high, 2 * k + 4, 4), 48);
     }
-    u->scale[0] = _mm512_mul_ps(half(b->d), floats(load16(b->scales)));
+    u->small[0] = load16(b->scales), u->scale[0] = half(b->d);
 }
 
 // The first `left` numbers at p, and zeros behind them.
@@ -240,20 +264,20 @@ INLINE void unpack_next(Unpacked *u, Coding f, const char *p, int left) {
         memset(padded, 0, sizeof padded);
         p = memcpy(padded, p, (size_t)(f.bytes / 8 * (left / BLOCK)));
     }
-    u->scale[1] = _mm512_setzero_ps();
+    u->scale[1] = _mm512_setzero_ps(), u->small[1] = _mm_setzero_si128();
     f.unpack(u, p);
 }
 
 // ---------------------------------------------------------------------------- a few tokens
 //
 // Products are summed by fours, as integers and exactly, in blocks of 32 two such sums at once. Then come the
-// scales: lane l of sum i belongs to scale 4i + l / 4.
+// scales: there, lane l of sum i belongs to scale 4i + l / 4.
 
 enum { FEW = 3, SPAN = 8192 };                          // tokens; the columns that are prepared at a time
 
 // x to meet an Unpacked. sum of w * x = w.scale * x.scale * sum of (w.q - zero) * x.q
 //                                     + w.offset * x.scale * sum of x.q
-typedef struct { __m512i q[4], zeros[4]; __m512 scale[2]; } Input;
+typedef struct { __m512i q[4], zeros[4]; __m512 scale[2]; __m256 each; __m256i sums; } Input;
 
 // 16 columns of each of four blocks.
 INLINE __m512i four_halves(const BlockX8 *x, int at) {
@@ -269,10 +293,12 @@ INLINE void prepare(Input *out, const BlockX8 *x, Coding f) {   // of 8 blocks
                                   x[4].scale, x[5].scale, x[6].scale, x[7].scale);
     __m512 both = _mm512_castps256_ps512(scale);
     if (f.by_16) {
-        const __m512i each_twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-        out->scale[0] = _mm512_permutexvar_ps(each_twice, both);
-        out->scale[1] = _mm512_mul_ps(out->scale[0], _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(sums)));
-        for (int k = 0; k < 4; k++) out->q[k] = join(load32(x[2 * k].q), load32(x[2 * k + 1].q));
+        const __m512i block = _mm512_setr_epi32(0, 0, 1, 1, 0, 0, 1, 1, 4, 4, 5, 5, 4, 4, 5, 5);
+        both = _mm512_mul_ps(both, _mm512_set1_ps(1.0f / 256));
+        out->scale[0] = _mm512_permutexvar_ps(block, both);
+        out->scale[1] = _mm512_permutexvar_ps(_mm512_add_epi32(block, _mm512_set1_epi32(2)), both);
+        out->each = scale, out->sums = sums;
+        for (int k = 0; k < 4; k++) out->q[k] = join(load32(x[k].q), load32(x[k + 4].q));
     } else {
         sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
         out->scale[0] = _mm512_insertf32x8(both, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sums)), 1);
@@ -293,26 +319,45 @@ INLINE void prepare_row(Input *out, const BlockX8 *x, int cols, Coding f) {
 
 INLINE __m512 add_products(__m512 sum, const Unpacked *w, const Input *x, Coding f) {
     const __m512i quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    const int sums = f.by_16 ? 4 : 2;
     __m512 scale = _mm512_mul_ps(w->scale[0], x->scale[0]);
-    for (int i = 0; i < sums; i++) {
+    for (int i = 0; i < 2; i++) {
         __m512i s = f.zero ? x->zeros[i] : _mm512_setzero_si512();
-        int k = 4 / sums * i;
-        s = _mm512_dpbusd_epi32(s, w->q[k], x->q[k]);
-        if (!f.by_16) s = _mm512_dpbusd_epi32(s, w->q[k + 1], x->q[k + 1]);
+        s = _mm512_dpbusd_epi32(s, w->q[2 * i], x->q[2 * i]);
+        s = _mm512_dpbusd_epi32(s, w->q[2 * i + 1], x->q[2 * i + 1]);
         __m512 spread = _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i)), scale);
         sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), spread, sum);
     }
+    return f.has_offsets ? _mm512_mask_add_ps(sum, 0xff00, sum, scale) : sum;   // offsets are scaled just so
+}
+
+// Sums of four products, of numbers of at most 6 bits, fit into 16: two vectors of them share one, 16 numbers
+// of one block, then of the next. Scales stand in the upper halves of 16 bits, 256 times too large.
+INLINE __m512 add_products_by_16(__m512 sum, const Unpacked *w, const Input *x, Coding f) {
+    const __m512i scale = _mm512_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3, 8, 8, 10, 10, 9, 9, 11, 11);
+    const __m512i upper = _mm512_mullo_epi32(scale, _mm512_set1_epi32(0x01000100));
+    __m512i small = _mm512_castsi128_si512(w->small[0]);
+    __m512 block = _mm512_setzero_ps();
+    for (int i = 0; i < 2; i++) {
+        const __m512i *zeros = x->zeros + 2 * i, none = _mm512_setzero_si512();
+        __m512i a = _mm512_dpbusd_epi32(f.zero ? zeros[0] : none, w->q[2 * i], x->q[2 * i]);
+        __m512i b = _mm512_dpbusd_epi32(f.zero ? zeros[1] : none, w->q[2 * i + 1], x->q[2 * i + 1]);
+        __m512i from = _mm512_add_epi8(upper, _mm512_set1_epi8((char)(4 * i)));
+        __m512i s = _mm512_maskz_permutexvar_epi8(0xaaaaaaaaaaaaaaaa, from, small);
+        s = _mm512_madd_epi16(_mm512_packs_epi32(a, b), s);
+        block = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), x->scale[i], block);
+    }
+    sum = _mm512_fmadd_ps(block, w->scale[0], sum);
     if (!f.has_offsets) return sum;
-    if (f.by_16) return _mm512_fmadd_ps(w->scale[1], x->scale[1], sum);
-    return _mm512_mask_add_ps(sum, 0xff00, sum, scale);         // offsets are scaled just so
+    __m256i offsets = _mm256_madd_epi16(_mm256_cvtepu8_epi16(w->small[1]), x->sums);
+    __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(offsets), x->each);
+    return _mm512_fnmadd_ps(_mm512_zextps256_ps512(scaled), w->scale[1], sum);
 }
 
 INLINE __m512 add_block(__m512 sum, const char *p, const Input *x, int left, Coding f) {
     Unpacked w;
     prefetch(p, f.bytes);
     unpack_next(&w, f, p, left);
-    return add_products(sum, &w, x, f);
+    return f.by_16 ? add_products_by_16(sum, &w, x, f) : add_products(sum, &w, x, f);
 }
 
 INLINE __m256 half_sum(__m512 v) {
@@ -384,12 +429,16 @@ INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, 
             fetch_ahead(block, f.bytes);                // nothing finds 16 streams by itself
             unpack_next(&u, f, block, cols);
             for (int k = 0; k < 4; k++) q[k][r] = u.q[k];
-            for (int k = 0; k < 2; k++) scale[k][r] = _mm512_castps_si512(u.scale[k]);
+            for (int k = 0; k < 2; k++) {
+                __m512 v = f.by_16 ? _mm512_mul_ps(u.scale[k], floats(u.small[k])) : u.scale[k];
+                if (f.by_16 && k == 1) v = _mm512_sub_ps(_mm512_setzero_ps(), v);
+                scale[k][r] = _mm512_castps_si512(v);
+            }
         }
         for (int k = 0; k < 4; k++) {
             transpose(q[k]);
             for (int i = 0; i < 16; i++)
-                if (f.by_16) out[2 * k + i / 8].q[i % 8] = q[k][i];
+                if (f.by_16) out[k + i / 8 * 4].q[i % 8] = q[k][i];
                 else out[k / 2 * 4 + i / 4].q[k % 2 * 4 + i % 4] = q[k][i];
         }
         transpose(scale[0]);
@@ -403,12 +452,18 @@ INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, 
     }
 }
 
-// Both sums of a block of x, times a and b, in every lane.
-INLINE __m512i weigh_sums(const BlockX8 *x, int a, int b) {
+// Of a block of x the sum of the first half, of the second or of both, in every lane: by shifts, as the
+// multipliers have enough to do.
+INLINE __m512i sum_of(const BlockX8 *x, bool low, bool high) {
     int32_t sums;
     memcpy(&sums, x->sums, sizeof sums);
-    int weights = (int)((uint32_t)b << 16 | (a & 0xffff));
-    return _mm512_madd_epi16(_mm512_set1_epi32(sums), _mm512_set1_epi32(weights));
+    __m512i second = _mm512_set1_epi32(sums), first = _mm512_slli_epi32(second, 16);
+    return _mm512_srai_epi32(low && high ? _mm512_add_epi32(first, second) : low ? first : second, 16);
+}
+INLINE __m512i minus_times(__m512i v, int zero) {       // a power of two, or 0
+    const __m512i none = _mm512_setzero_si512();
+    unsigned bits = zero ? (unsigned)__builtin_ctz((unsigned)zero) : 0;
+    return zero ? _mm512_sub_epi32(none, _mm512_slli_epi32(v, bits)) : none;
 }
 INLINE __m512i four_of(const int8_t *q) {
     int32_t bytes;
@@ -416,7 +471,15 @@ INLINE __m512i four_of(const int8_t *q) {
     return _mm512_set1_epi32(bytes);
 }
 
-// 32 rows times 6 tokens. Of token t, at and bt are sums of integers, ft and gt of floats.
+// Where a block has one scale and no offset, it can meet the token's scale while the products are summed.
+INLINE bool scale_alone(Coding f) { return !f.by_16 && !f.has_offsets; }
+INLINE __m512 times_scale(__m512 sum, __m512i products, __m512 scale, bool add, Coding f) {
+    __m512 p = _mm512_cvtepi32_ps(products);
+    if (scale_alone(f)) return p;
+    return add ? _mm512_fmadd_ps(p, scale, sum) : _mm512_mul_ps(p, scale);
+}
+
+// 32 rows times 6 tokens. Of token t, at and bt are sums of integers, pt and qt of a block, ft and gt of all.
 INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w, const BlockX8 *const *x,
                           int blocks) {
     const int zero = f.zero, parts = f.by_16 ? 2 : 1;
@@ -425,10 +488,12 @@ INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w,
     __m512 f##t = _mm512_setzero_ps(), g##t = f##t;
     EACH(BEGIN)
     for (int i = 0; i < blocks; i++, v++, w++) {
+#define ZERO(t) __m512 p##t = _mm512_setzero_ps(), q##t = p##t;
+        EACH(ZERO)
         for (int h = 0; h < parts; h++) {               // 16 columns with scales of their own, or all 32
             const bool low = parts == 1 || h == 0, high = parts == 1 || h == 1;
 #define START(t)                                                                                            \
-    __m512i a##t = zero ? weigh_sums(x##t + i, low ? -zero : 0, high ? -zero : 0) : _mm512_setzero_si512(); \
+    __m512i a##t = minus_times(sum_of(x##t + i, low, high), zero);                                          \
     __m512i b##t = a##t;
             EACH(START)
 #define FOUR_COLUMNS(t)                                                                                     \
@@ -440,17 +505,21 @@ INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w,
                 EACH(FOUR_COLUMNS)
             }
 #define SCALE(t)                                                                                            \
-    d = _mm512_set1_ps(x##t[i].scale);                                                                      \
-    f##t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(a##t), _mm512_mul_ps(v->scale[h], d), f##t);                  \
-    g##t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(b##t), _mm512_mul_ps(w->scale[h], d), g##t);                  \
+    p##t = times_scale(p##t, a##t, v->scale[h], h, f);                                                      \
+    q##t = times_scale(q##t, b##t, w->scale[h], h, f);                                                      \
     if (f.has_offsets) {                                                                                    \
-        d = _mm512_mul_ps(_mm512_cvtepi32_ps(weigh_sums(x##t + i, low, high)), d);                          \
-        f##t = _mm512_fmadd_ps(v->offset[h], d, f##t);                                                      \
-        g##t = _mm512_fmadd_ps(w->offset[h], d, g##t);                                                      \
+        __m512 s = _mm512_cvtepi32_ps(sum_of(x##t + i, low, high));                                         \
+        p##t = _mm512_fmadd_ps(v->offset[h], s, p##t);                                                      \
+        q##t = _mm512_fmadd_ps(w->offset[h], s, q##t);                                                      \
     }
-            __m512 d;
             EACH(SCALE)
         }
+#define ADD(t)                                                                                              \
+    d = _mm512_set1_ps(x##t[i].scale);                                                                      \
+    f##t = _mm512_fmadd_ps(p##t, scale_alone(f) ? _mm512_mul_ps(v->scale[0], d) : d, f##t);                 \
+    g##t = _mm512_fmadd_ps(q##t, scale_alone(f) ? _mm512_mul_ps(w->scale[0], d) : d, g##t);
+        __m512 d;
+        EACH(ADD)
     }
 #define END(t) out[2 * t] = f##t, out[2 * t + 1] = g##t;
     EACH(END)

@@ -65,7 +65,7 @@ INLINE void few_floats(float *out, int stride, const Matrix *w, const float *x, 
 
 // Rows that lie one after the other, as those of a cache of keys and values do.
 INLINE void fetch_rows(const char *p, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(p + 4096 + i, _MM_HINT_T0);
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(p + 8192 + i, _MM_HINT_T0);
 }
 
 // Four rows times four tokens: what 16 columns add to their sums, token by token.
@@ -101,6 +101,30 @@ INLINE void short_floats(float *out, int stride, const Matrix *w, const float *x
                 _mm_mask_storeu_ps(out + (size_t)(t + k) * stride + r, (__mmask8)first(to - r),
                                    _mm_loadu_ps(sums[k]));
         }
+    }
+}
+
+INLINE __m512 products(Type type, const char *row, const float *x, int cols) {
+    __m512 sum = _mm512_setzero_ps();
+    int c = 0;
+    for (; c + 16 <= cols; c += 16)
+        sum = _mm512_fmadd_ps(load_floats(type, row, (size_t)c, 0xffff), _mm512_loadu_ps(x + c), sum);
+    if (c == cols) return sum;
+    __mmask16 rest = first(cols - c);
+    return _mm512_fmadd_ps(load_floats(type, row, (size_t)c, rest), _mm512_maskz_loadu_ps(rest, x + c), sum);
+}
+
+// For short rows, and one token: 16 rows, one after the other, and their lanes are added up together.
+INLINE void one_short(float *out, const Matrix *w, const float *x, int from, int to, Type type) {
+    size_t row_bytes = bytes_of(type, (size_t)w->cols);
+    for (int r = from; r < to; r += 16) {
+        __m512 sum[16];
+        for (int i = 0; i < 16; i++) {
+            const char *row = (const char *)w->data + (size_t)least(r + i, to - 1) * row_bytes;
+            fetch_rows(row, row_bytes);
+            sum[i] = products(type, row, x, w->cols);
+        }
+        _mm512_mask_storeu_ps(out + r, first(to - r), sum_each(sum));
     }
 }
 
@@ -211,9 +235,13 @@ INLINE void mix(float *out, const Matrix *w, const float *scale, int stride, int
 #define FLOAT_KERNELS(name, type)                                                                           \
     TARGET static void few_##name(ARGUMENTS) { few_floats(out, stride, w, x, T, from, to, type); }          \
     TARGET static void short_##name(ARGUMENTS) { short_floats(out, stride, w, x, T, from, to, type); }      \
+    TARGET static void one_##name(ARGUMENTS) {                                                              \
+        (void)stride, (void)T;                                                                              \
+        one_short(out, w, x, from, to, type);                                                               \
+    }                                                                                                       \
     TARGET static void many_##name(ARGUMENTS) { many_floats(out, stride, w, x, T, from, to, type); }        \
     void avx512_matmul_##name(ARGUMENTS) {                                                                  \
-        Matmul *few = T == 1 || w->cols > SHORT_ROW ? few_##name : short_##name;                            \
+        Matmul *few = w->cols > SHORT_ROW ? few_##name : T == 1 ? one_##name : short_##name;               \
         (T <= FEW_FLOATS ? few : many_##name)(out, stride, w, x, T, from, to);                              \
     }                                                                                                       \
     TARGET void avx512_mix_##name(float *out, const Matrix *w, const float *scale, int stride, int T) {     \
