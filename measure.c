@@ -120,7 +120,7 @@ const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary
 //
 // A prompt is read, and text written after it; again and again. Where the time goes is told by the events, in
 // a run of its own. The limit of writing is how fast the weights can be read at all: through the same
-// mapping, by the same threads, in the same run.
+// mapping, by the same threads, after each run: on a shared machine it changes from one second to the next.
 
 double mean_of(const double *x, int n) {
     double sum = 0;
@@ -164,16 +164,20 @@ static double read_weights(const Matrix *w, bool early) {
     return 64.0 * (double)lines;
 }
 
-// The best of some passes over all matrices.
+// Bytes/s of some passes over all matrices, in the better of the two ways.
 static double read_limit(const Model *m) {
+    enum { PASSES = 4 };
     double best = 0;
-    for (int pass = 0; pass < 10; pass++) {
+    for (int early = 0; early < 2; early++) {
         double bytes = 0, started = seconds();
-        for (const Layer *l = m->weights.layers; l < m->weights.layers + m->config.n_layers; l++) {
-            const Tensor *tensors[] = { &l->wq, &l->wk, &l->wv, &l->wo, &l->w_gate, &l->w_up, &l->w_down };
-            for (int i = 0; i < 7; i++) bytes += read_weights(&tensors[i]->w, pass % 2);
+        for (int pass = 0; pass < PASSES; pass++) {
+            for (int i = 0; i < m->config.n_layers; i++) {
+                const Layer *l = m->weights.layers + i;
+                const Tensor *all[] = { &l->wq, &l->wk, &l->wv, &l->wo, &l->w_gate, &l->w_up, &l->w_down };
+                for (int k = 0; k < 7; k++) bytes += read_weights(&all[k]->w, early);
+            }
+            bytes += read_weights(&m->weights.classifier.w, early);
         }
-        bytes += read_weights(&m->weights.classifier.w, pass % 2);
         double rate = bytes / (seconds() - started);
         best = rate > best ? rate : best;
     }
@@ -218,10 +222,10 @@ static void time_run(Phase *p, int run, Feed *feed, const Model *m, State *s, in
 }
 
 // Of some passes the fastest counts: what else runs on the machine was not there.
-static void time_parts(Phase *phase, Feed *feed, const Model *m, State *s, int from) {
+static void time_parts(Phase *phase, int passes, Feed *feed, const Model *m, State *s, int from) {
     double best = INFINITY;
     s->spares_weights = true;
-    for (int pass = 0; pass < 3; pass++) {
+    for (int pass = 0; pass < passes; pass++) {
         double started = seconds();
         Profile p = { .last = started };
         s->observer = take_time, s->observer_context = &p;
@@ -235,9 +239,9 @@ static void time_parts(Phase *phase, Feed *feed, const Model *m, State *s, int f
     s->observer = NULL;
 }
 
-const char *bench(Bench *b, const Model *m, Type kv, int context, bool progress,
+const char *bench(Bench *b, const Model *m, Type kv, int context, int runs, bool progress,
                   const volatile sig_atomic_t *stop) {
-    enum { RUNS = 5, PROMPT = PROMPT_CHUNK, WRITTEN = 128 };
+    enum { PROMPT = PROMPT_CHUNK, WRITTEN = 128 };
     State s;
     int most = context < PROMPT + WRITTEN ? context : PROMPT + WRITTEN;
     if (most < 2) return "a context of 1 is too short to measure anything";
@@ -245,16 +249,17 @@ const char *bench(Bench *b, const Model *m, Type kv, int context, bool progress,
     *b = (Bench){ .prefill.tokens = prompt, .decode.tokens = written };
     const char *error = state_create(&s, &m->config, most, prompt, 1, kv);
     if (error) return error;
-    for (int run = -1; run < RUNS && !*stop; run++) {   // the first one warms up
-        if (progress) fprintf(stderr, "\rrun %d of %d ", run + 1, RUNS);
+    for (int run = -1; run < runs && !*stop; run++) {   // the first one warms up
+        if (progress) fprintf(stderr, "\rrun %d of %d ", run + 1, runs);
         time_run(&b->prefill, run, read_tokens, m, &s, 0);
         time_run(&b->decode, run, write_tokens, m, &s, prompt);
         b->runs = run + 1;
+        if (run >= 0) b->read_limits[run] = read_limit(m);
     }
     if (progress) fputc('\n', stderr);
-    time_parts(&b->prefill, read_tokens, m, &s, 0);
-    time_parts(&b->decode, write_tokens, m, &s, prompt);
-    b->read_limit = read_limit(m);
+    int passes = runs < 3 ? runs : 3;
+    time_parts(&b->prefill, passes, read_tokens, m, &s, 0);
+    time_parts(&b->decode, passes, write_tokens, m, &s, prompt);
     state_free(&s);
     return b->runs ? NULL : "stopped before the first run was over";
 }

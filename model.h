@@ -383,17 +383,19 @@ typedef struct { double perplexity, standard_error; long tokens; int windows; } 
 const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary *v, int *ids, int n,
                        bool progress, const volatile sig_atomic_t *stop);      // stop: when this is not 0
 
+enum { MOST_RUNS = 16 };
 typedef struct {
     int tokens;
-    double runs[16], cpu_runs[16];      // tokens/s of each run; and per second that it had the processors
+    double runs[MOST_RUNS];             // tokens/s
+    double cpu_runs[MOST_RUNS];         // and per second that it had the processors
     double share[5], norm_ns;           // of the time: norm, attention, ffn, matmul, other; a token's norm
 } Phase;
 typedef struct {
     Phase prefill, decode;              // a prompt is read, and as many tokens written after it
     int runs;
-    double read_limit;                  // bytes/s that all threads read of the weights and do nothing else
+    double read_limits[MOST_RUNS];      // bytes/s, after each run: all threads read the weights, and no more
 } Bench;
-const char *bench(Bench *b, const Model *m, Type kv, int context, bool progress,
+const char *bench(Bench *b, const Model *m, Type kv, int context, int runs, bool progress,
                   const volatile sig_atomic_t *stop);
 double mean_of(const double *x, int n);
 double deviation_of(const double *x, int n);            // over n - 1

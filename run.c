@@ -21,7 +21,8 @@ static const char help[] =
     "usage: run [CHECKPOINT] [options]     a .gguf, or a .bin of llama2.c (default: the one it comes with)\n"
     "  -m MODE             generate (default), chat, perplexity, bench, tokenize, info\n"
     "  -i TEXT             prompt                     -f FILE  prompt from a file, - is standard input\n"
-    "  -n N                tokens to write after the prompt (256; chat: -1, until the context is full)\n"
+    "  -n N                tokens to write after the prompt (256; chat: -1, until the context is full);\n"
+    "                      runs of bench (5)\n"
     "  -t T                temperature (1.0; 0: always the likeliest token)\n"
     "  -p P                top-p (0.9; 1: off)        -k K     top-k (0: off)\n"
     "  --min-p P           min-p (0: off)             --repeat-penalty R  over the last 64 tokens (1: off)\n"
@@ -197,7 +198,9 @@ static Options parse(int argc, char **argv) {
         fail(MISUSED, "%s is for -m chat", o.system ? "-y" : o.template_name ? "--template" : "--on-full");
     if (o.template_name && !(o.template = find_template(o.template_name)))
         fail(MISUSED, "--template %s: one of %s is wanted", o.template_name, template_names());
-    if (o.n == INT_MIN) o.n = o.mode == CHAT ? -1 : 256;
+    if (o.n == INT_MIN) o.n = o.mode == CHAT ? -1 : o.mode == BENCH ? 5 : 256;
+    if (o.mode == BENCH && (o.n < 1 || o.n > MOST_RUNS))
+        fail(MISUSED, "-n %d: 1 to %d runs are wanted", o.n, MOST_RUNS);
     o.shift = o.on_full && choice("--on-full", o.on_full, (const char *[]){ "stop", "shift", NULL });
     if (o.mode == PERPLEXITY && !o.prompt && !o.prompt_file) fail(MISUSED, "which text? -f FILE or -i TEXT");
     if (!o.checkpoint) o.checkpoint = default_checkpoint();
@@ -379,10 +382,12 @@ static void print_bench(const Options *o, const Model *m, double load, int threa
     Bench b;
     struct rusage usage;
     int context = o->context ? o->context : default_context(&m->config);
-    const char *error = bench(&b, m, o->kv_type, context, isatty(2) && !o->quiet, &interrupted);
+    bool progress = isatty(2) && !o->quiet;
+    const char *error = bench(&b, m, o->kv_type, context, o->n, progress, &interrupted);
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
     getrusage(RUSAGE_SELF, &usage);
-    double rate = mean_of(b.decode.runs, b.runs) * (double)bytes_per_token(m), limit = b.read_limit;
+    double rate = mean_of(b.decode.runs, b.runs) * (double)bytes_per_token(m);
+    double limit = mean_of(b.read_limits, b.runs);
     const double *share = b.decode.share;
     printf("%s", o->json ? "{" : "");
     print_phase("prefill", &b.prefill, b.runs, o->json);
@@ -392,7 +397,9 @@ static void print_bench(const Options *o, const Model *m, double load, int threa
     }
     print_phase("decode", &b.decode, b.runs, o->json);
     if (o->json) {
-        printf(", \"gb_per_s\": %.17g}, \"read_limit_gb_per_s\": %.17g, ", rate / 1e9, limit / 1e9);
+        for (int i = 0; i < b.runs; i++) b.read_limits[i] /= 1e9;
+        printf(", "), print_numbers("read_limits_gb_per_s", b.read_limits, b.runs);
+        printf("\"gb_per_s\": %.17g}, \"read_limit_gb_per_s\": %.17g, ", rate / 1e9, limit / 1e9);
         print_share(share);
         printf(", \"norm_ns\": %.17g, \"load_ms\": %.17g, \"peak_bytes\": %ld, \"norm\": \"%s\", "
                "\"kernels\": \"%s\", \"threads\": %d}\n", b.decode.norm_ns, load * 1e3,

@@ -5,9 +5,9 @@
     python3 bench/compare.py --show FILE --markdown   the table of an earlier run
 
 Every round measures the limits, this engine and llama.cpp, one after the other, each in a process of its own
-that warms up first; then the next round. So whatever else the machine does disturbs all of them alike. A
-prompt of 512 is read, then 128 tokens are written. All that was measured goes into a JSON file, the plot
-beside it.
+that warms up first, and runs once; then the next round. So whatever else the machine does disturbs all of
+them alike. A prompt of 512 is read, then 128 tokens are written. All that was measured goes into a JSON file,
+the plot beside it.
 """
 
 import argparse
@@ -47,15 +47,14 @@ def run_json(*command):
     return json.loads(done.stdout)
 
 
-def measure_limits(given, *file):
+def measure_limits(given, *words):
     kernels = ["--kernels", given.kernels] if given.kernels else []
-    quick = ["--quick"] if given.quick else []
-    return run_json(given.limits, *file, "-j", given.threads, *kernels, *quick)
+    return run_json(given.limits, *words, "-j", given.threads, *kernels)
 
 
 def measure_ours(given, file):
     kernels = ["--kernels", given.kernels] if given.kernels else []
-    return run_json(given.run, file, "-m", "bench", "--json", "-q", "-j", given.threads, *kernels)
+    return run_json(given.run, file, "-m", "bench", "-n", 1, "--json", "-q", "-j", given.threads, *kernels)
 
 
 class LlamaPython:
@@ -66,7 +65,7 @@ class LlamaPython:
         self.about = run_json(*self.peer, "--about")
 
     def measure(self, given, file):
-        return run_json(*self.peer, file, "-j", given.threads, "-r", 1 if given.quick else 5)
+        return run_json(*self.peer, file, "-j", given.threads, "-r", 1)
 
 
 class LlamaBench:
@@ -77,7 +76,7 @@ class LlamaBench:
         self.about = {"version": "llama-bench", "system_info": "it has not said"}
 
     def measure(self, given, file):
-        fixed = ["-m", file, "-t", given.threads, "-r", 1 if given.quick else 5, "-b", 512, "-ub", 512,
+        fixed = ["-m", file, "-t", given.threads, "-r", 1, "-b", 512, "-ub", 512,
                  "-ngl", 0, "-o", "json"]
         (read,) = run_json(self.path, *fixed, "-p", 512, "-n", 0)
         (wrote,) = run_json(self.path, *fixed, "-p", 0, "-n", 128, "-d", 512)
@@ -104,7 +103,7 @@ def measure_row(given, shape, type, peer):
            "limits": [], "ours": [], "theirs": []}
     for round in range(given.rounds):
         note(f"{file.name}: round {round + 1} of {given.rounds}")
-        row["limits"].append(measure_limits(given, file))
+        row["limits"].append(measure_limits(given, file, "--quick"))
         row["ours"].append(measure_ours(given, file))
         if peer:
             row["theirs"].append(peer.measure(given, file))
@@ -163,7 +162,7 @@ def parse():
     add("--shape", default="110M", help=f"any of {', '.join(models.SHAPES)}, with commas (110M)")
     add("--types", help="with commas (all that fit the shape)")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all who are measured")
-    add("--rounds", type=int, help="turns for each (3)")
+    add("--rounds", type=int, help="turns for each (5)")
     add("--kernels", help="of this engine, and of its limits (the fastest)")
     add("--quick", action="store_true", help="one round, and short ones")
     add("--out", type=Path, help="the JSON file (bench/results/DATE-SHAPE.json)")
@@ -177,7 +176,7 @@ def parse():
     add("--limits", default=ROOT / "build/limits", help="bench/limits.c, built (build/limits)")
     add("--compiler", help="that built them, for the record")
     given = parser.parse_args()
-    given.rounds = given.rounds or (1 if given.quick else 3)
+    given.rounds = given.rounds or (1 if given.quick else 5)
     return given
 
 

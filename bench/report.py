@@ -3,9 +3,11 @@
     fraction of the read limit            bytes of weights that a token reads x tokens/s / bytes/s
     fraction of the multiply-add limit    weights that a token meets x tokens/s / multiply-adds/s
 
-The limits are those of the same run, with as many threads: the rate at which this very file can be read, and
-that of the best instruction of these kernels, int8 for quantized weights, else fp32. What is typical is the
-median, its spread the quartiles; a limit is the best that was seen, as nothing makes a machine faster.
+The limits have as many threads. How fast memory can be read changes from one second to the next on a shared
+machine, so each run is held against the rate at which the same process read the same weights right after
+it. That of multiply-adds, of the best instruction of these kernels (int8 for quantized weights, else fp32),
+is the best that was seen. What is typical is the median, its spread the quartiles; ratios are formed within
+a round.
 """
 
 import numpy as np
@@ -20,20 +22,22 @@ def spread(turns, part):
     return {"median": float(median), "low": float(low), "high": float(high)}
 
 
-def compare_part(row, part, work, limit):
-    """Ours and theirs; the ratio of the two, and what of the limit they reach."""
-    out = {"work_per_token": work, "limit_per_s": limit, "ours": spread(row["ours"], part)}
+def typical(turn, part):
+    return float(np.median(turn[part]["runs"]))
+
+
+def compare_part(row, part, work, limits):
+    """Ours and theirs; the ratio of the two, and what of the limits they reach. limits: of each round."""
+    out = {"work_per_token": work, "limit_per_s": float(np.median(limits)), "ours": spread(row["ours"], part)}
     if row["theirs"]:
         out["theirs"] = spread(row["theirs"], part)
-        out["ratio"] = out["ours"]["median"] / out["theirs"]["median"]
+        out["ratio"] = float(np.median([typical(ours, part) / typical(theirs, part)
+                                        for ours, theirs in zip(row["ours"], row["theirs"])]))
     for side in "ours", "theirs":
         if side in out:
-            out[side]["fraction"] = work * out[side]["median"] / limit
+            out[side]["fraction"] = float(np.median([work * typical(turn, part) / limit
+                                                     for turn, limit in zip(row[side], limits)]))
     return out
-
-
-def best_limit(row, name):
-    return 1e9 * max(turn[name][-1] for turn in row["limits"])
 
 
 def summarize(row):
@@ -41,13 +45,15 @@ def summarize(row):
     layers, classifier = shape.weights()
     prompt = row["ours"][0]["prefill"]["tokens"]
     context = prompt + row["ours"][0]["decode"]["tokens"]
-    rate = "float_g_per_s" if row["type"] in models.FLOATS else "int8_g_per_s"
+    name = "float_g_per_s" if row["type"] in models.FLOATS else "int8_g_per_s"
+    multiply_adds = 1e9 * max(turn[name][-1] for turn in row["limits"])
+    reads = [1e9 * np.median(turn["decode"]["read_limits_gb_per_s"]) for turn in row["ours"]]
     known = row["file_bytes"] + shape.cache_bytes(context)
     out = {
-        "decode": compare_part(row, "decode", models.bytes_of(row["type"], layers + classifier),
-                               best_limit(row, "read_gb_per_s")),
+        "decode": compare_part(row, "decode", models.bytes_of(row["type"], layers + classifier), reads),
         # of a prompt, only the last token meets the classifier
-        "prefill": compare_part(row, "prefill", layers + classifier / prompt, best_limit(row, rate)),
+        "prefill": compare_part(row, "prefill", layers + classifier / prompt,
+                                [multiply_adds] * len(row["ours"])),
         "bytes_beyond_file_and_cache": {"ours": max(turn["peak_bytes"] for turn in row["ours"]) - known},
     }
     peaks = [turn["peak_bytes"] - turn["python_bytes"] for turn in row["theirs"] if "peak_bytes" in turn]

@@ -372,7 +372,11 @@ def test_bench(models, run):
     assert report.keys() == {"prefill", "decode", "read_limit_gb_per_s", "share", "norm_ns", "load_ms",
                              "peak_bytes", "norm", "kernels", "threads"}
     assert report["prefill"].keys() == {"tokens", "runs", "cpu_runs", "mean", "sd", "share", "norm_ns"}
-    assert report["decode"].keys() == {"tokens", "runs", "cpu_runs", "mean", "sd", "gb_per_s"}
+    assert report["decode"].keys() == {"tokens", "runs", "cpu_runs", "mean", "sd", "gb_per_s",
+                                       "read_limits_gb_per_s"}
+    limits = report["decode"]["read_limits_gb_per_s"]
+    assert len(limits) == 5 and all(0 < limit < 1e4 for limit in limits)
+    assert report["read_limit_gb_per_s"] == pytest.approx(sum(limits) / 5)
     for phase in (report["prefill"], report["decode"]):
         assert phase["tokens"] == 20 and len(phase["runs"]) == len(phase["cpu_runs"]) == 5
         assert all(0 < wall <= 1.05 * cpu for wall, cpu in zip(phase["runs"], phase["cpu_runs"])), phase
@@ -391,7 +395,11 @@ def test_bench(models, run):
 def test_bench_for_readers(models, run):
     lines = lines_of(run(models / "gqa-tied.gguf", "-m", "bench", "-j", 1, "-c", 40))
     assert {"prefill", "decode", "weights", "decoding", "load"} <= set(lines), lines
+    once = lines_of(run(models / "gqa-tied.gguf", "-m", "bench", "-j", 1, "-c", 40, "-n", 1))
+    assert "1 runs" in once["decode"], once
     run(models / "gqa-tied.gguf", "-m", "bench", "-c", 1).check_refused(1, "context of 1")
+    for runs in (-1, 0, 17):
+        run(models / "gqa-tied.gguf", "-m", "bench", "-n", runs).check_refused(2, "-n", "1 to 16")
 
 
 # ---------------------------------------------------------------------------- what cannot be run
