@@ -8,7 +8,7 @@
 LlamaForCausalLM has RMSNorm; StableLmForCausalLM has LayerNorm, and is LLaMA otherwise. At the same seed both
 begin with the same matrices and see the same stories in the same order. The biases that StableLM's norms have
 stay zero, so that both networks have the same parameters, and differ in the mean that LayerNorm takes away
-and in nothing else.
+and in nothing else. With --norm prmsnorm it is LlamaForCausalLM, the RMS taken of the first sixteenth.
 
 Every step draws new stories. So the loss is held against the floor (stories.py --floor), the entropy of the
 stories themselves, in bits per character. A model's bits are those of every token of a story and of its end;
@@ -20,6 +20,7 @@ interrupted.
 """
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing
@@ -34,6 +35,7 @@ import sentencepiece
 import torch
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, StableLmConfig, StableLmForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from stories import Grammar, bits, stories
 
@@ -71,6 +73,13 @@ def make_tokenizer(path, vocab, n=5000):
             minloglevel=2)
 
 
+def partial_rmsnorm(module, x):
+    """As prmsnorm in rmsnorm.c: the RMS of the first ceil(n / 16) numbers (Zhang & Sennrich 2019)."""
+    first = x[..., :math.ceil(x.shape[-1] / 16)].float()
+    scale = torch.rsqrt(first.square().mean(-1, keepdim=True) + module.variance_epsilon)
+    return module.weight * (x.float() * scale).to(x.dtype)
+
+
 def make_model(norm, recipe, seed):
     """The network, its matrices drawn by the seed alone."""
     common = dict(vocab_size=recipe.vocab, hidden_size=recipe.dim, intermediate_size=recipe.hidden,
@@ -81,7 +90,11 @@ def make_model(norm, recipe, seed):
                                                      "partial_rotary_factor": 1.0})
     torch.manual_seed(seed)
     llama = LlamaForCausalLM(LlamaConfig(rms_norm_eps=1e-5, **common))
-    if norm == "rmsnorm":
+    if norm == "prmsnorm":
+        for module in llama.modules():
+            if isinstance(module, LlamaRMSNorm):
+                module.forward = functools.partial(partial_rmsnorm, module)
+    if norm != "layernorm":
         return llama
     model = StableLmForCausalLM(StableLmConfig(layer_norm_eps=1e-5, use_qkv_bias=False, qk_layernorm=False,
                                                use_parallel_residual=False, **common))
@@ -225,7 +238,8 @@ def train_all(norm, seeds, recipe, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description="Train the default models.")
-    parser.add_argument("--norm", choices=NORMS, action="append", help="one norm (both)")
+    parser.add_argument("--norm", choices=(*NORMS, "prmsnorm"), action="append",
+                        help="one norm (rmsnorm and layernorm)")
     parser.add_argument("--seed", type=int, action="append", help="one seed (0, 1 and 2)")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help=f"steps of a round ({Recipe.steps})")
     parser.add_argument("--rounds", type=int, default=2, help="2; with 3, a finished run goes on for another")
