@@ -46,6 +46,15 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_partial_rms_norm():
+    """3 numbers of 48 decide: of 3, 4 and 12 the mean square is 56 1/3."""
+    norm = train.make_model("prmsnorm", replace(TINY, dim=48), 0).model.norm
+    x = torch.arange(48.0)
+    x[:3] = torch.tensor([3.0, 4.0, 12.0])
+    norm.weight.data.fill_(2)
+    assert torch.allclose(norm(x), 2 * x / (169 / 3 + 1e-5) ** 0.5)
+
+
 @pytest.mark.parametrize("norm", train.NORMS)
 def test_an_interrupt_changes_nothing(norm, tmp_path):
     whole, whole_report = run(norm, tmp_path / "whole")
