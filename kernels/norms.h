@@ -95,6 +95,10 @@ TARGET static double variance_loop(double *mean, const float *x, int n) {
 
 // ---------------------------------------------------------------------------- the way out
 
+// The next row is asked for before it is summed, where two rows, their output and the weights are at home in
+// the first cache.
+enum { AHEAD = 1024 };
+
 // How many numbers it has done; fewer than FOUR are left. minus: so many parts of the center, negative.
 INLINE int normalize_steps(float *out, const float *x, const float *minus, int parts, float scale,
                            const float *weight, const float *bias, bool biased, int n) {
@@ -104,7 +108,7 @@ INLINE int normalize_steps(float *out, const float *x, const float *minus, int p
         for (int k = i; k < i + FOUR; k += LANE) {
             Wide v, w, b;
             memcpy(&v, x + k, sizeof v);
-            if ((k - i) % 16 == 0) __builtin_prefetch(x + k + n);       // the next row, before it is summed
+            if (n <= AHEAD && (k - i) % 16 == 0) __builtin_prefetch(x + k + n);
             memcpy(&w, weight + k, sizeof w);
             if (parts > 0) v += minus[0];
             if (parts > 1) v += minus[1];
