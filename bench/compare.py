@@ -164,7 +164,7 @@ def parse():
     add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all who are measured")
     add("--rounds", type=int, help="turns for each (5)")
     add("--kernels", help="of this engine, and of its limits (the fastest)")
-    add("--quick", action="store_true", help="one round, and short ones")
+    add("--quick", action="store_true", help="one round, and no limits of the machine before and after")
     add("--out", type=Path, help="the JSON file (bench/results/DATE-SHAPE.json)")
     add("--markdown", action="store_true", help="print the table as Markdown")
     add("--show", type=Path, metavar="FILE", help="measure nothing, print the table of this JSON file")

@@ -14,7 +14,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 typedef float Wide __attribute__((vector_size(16)));    // a register of floats
-INLINE Wide in_register(Wide v) { return v; }           // ... and not loaded again for its next use
+INLINE Wide in_register(Wide v) { return v; }           // a set may forbid to load it for each use again
 INLINE double total(Wide v) { return ((double)v[0] + v[2]) + ((double)v[1] + v[3]); }
 #endif
 
