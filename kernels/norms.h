@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#define APART __attribute__((noinline))                 // where few rows come: what it needs burdens it alone
 #ifndef TARGET                                          // plain C, where no set has said:
 #define TARGET                                          // __attribute__((target("avx2"))), say
 #define INLINE static inline __attribute__((always_inline))
@@ -51,16 +52,18 @@ INLINE void add_moments(Moments *m, const float *x, float center, int n) {
     m->squares += total(squares[0]);
 }
 
+TARGET APART static void add_rest(Moments *m, const float *x, float center, int n) {
+    float rest[STEP];                                   // filled up with numbers that add nothing
+    for (int j = 0; j < STEP; j++) rest[j] = j < n ? x[j] : center;
+    add_moments(m, rest, center, STEP);
+}
+
 INLINE Moments moments(const float *x, float center, int n) {
     Moments m = { 0, 0 };
-    int whole = n - n % STEP;
+    int whole = (int)((unsigned)n / STEP * STEP);
     for (int i = 0; i < whole; i += SHORT)
         add_moments(&m, x + i, center, whole - i < SHORT ? whole - i : SHORT);
-    if (whole < n) {
-        float rest[STEP];                               // filled up with numbers that add nothing
-        for (int j = 0; j < STEP; j++) rest[j] = whole + j < n ? x[whole + j] : center;
-        add_moments(&m, rest, center, STEP);
-    }
+    if (whole < n) add_rest(&m, x + whole, center, n - whole);
     return m;
 }
 
@@ -99,10 +102,13 @@ TARGET static double variance_loop(double *mean, const float *x, int n) {
 // the first cache.
 enum { AHEAD = 1024 };
 
-// How many numbers it has done; fewer than FOUR are left. minus: so many parts of the center, negative.
+// How many numbers it has done; fewer than FOUR are left. minus: so many parts of the center, negative. Of
+// what has a center the scale comes last, as it is known last: a core computes ahead what need not wait for
+// it. (What has none may be so small that only the scale lifts it out of the denormals.)
 INLINE int normalize_steps(float *out, const float *x, const float *minus, int parts, float scale,
                            const float *weight, const float *bias, bool biased, int n) {
     enum { FOUR = 4 * LANE };
+    Wide all = scale - (Wide){ 0 };
     int i = 0;
     for (; i + FOUR <= n; i += FOUR)
         for (int k = i; k < i + FOUR; k += LANE) {
@@ -112,11 +118,18 @@ INLINE int normalize_steps(float *out, const float *x, const float *minus, int p
             memcpy(&w, weight + k, sizeof w);
             if (parts > 0) v += minus[0];
             if (parts > 1) v += minus[1];
-            v = v * scale * w;
-            if (biased) memcpy(&b, bias + k, sizeof b), v += b;
+            v *= parts > 0 ? w : all;
+            w = parts > 0 ? all : w;
+            if (biased) memcpy(&b, bias + k, sizeof b), v = MULTIPLY_ADD(v, w, b);
+            else v *= w;
             memcpy(out + k, &v, sizeof v);
         }
     return i;
+}
+
+TARGET APART static void normalize_rest(float *out, const float *x, double center, double scale,
+                                        const float *weight, const float *bias, int n) {
+    for (int i = 0; i < n; i++) out[i] = (float)((x[i] - center) * scale) * weight[i] + (bias ? bias[i] : 0);
 }
 
 // The center is a double: the nearest float, and where that is not near enough, another for the rest of it.
@@ -125,11 +138,11 @@ TARGET static void normalize_loop(float *out, const float *x, double center, dou
     float c[2] = { -(float)center, (float)((float)center - center) }, s = (float)scale;
     int parts = center == 0 ? 0 : fabs(c[1] * scale) < 1e-8 ? 1 : 2, i = 0;
 #define STEPS(parts, biased) normalize_steps(out, x, c, parts, s, weight, bias, biased, n)
-    if (s > 1e-30f && s < 1e30f && (parts == 0 || fabs(center) > 1e-30))
+    if (s > 1e-15f && s < 1e15f && (parts == 0 || fabs(center) > 1e-30))
         i = bias ? (parts == 0 ? STEPS(0, true) : parts == 1 ? STEPS(1, true) : STEPS(2, true))
                  : (parts == 0 ? STEPS(0, false) : parts == 1 ? STEPS(1, false) : STEPS(2, false));
 #undef STEPS
-    for (; i < n; i++) out[i] = (float)((x[i] - center) * scale) * weight[i] + (bias ? bias[i] : 0);
+    if (i < n) normalize_rest(out + i, x + i, center, scale, weight + i, bias ? bias + i : NULL, n - i);
 }
 
 #endif
