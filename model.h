@@ -132,7 +132,7 @@ typedef void Work(void *job, int begin, int end);
 int  threads_available(void);                       // processors this process may use: affinity, cgroup quota
 int  threads_start(int n);                          // how many run (at least 1: the caller)
 void threads_stop(void);
-void parallel_for(int n, int chunk, Work *work, void *job);     // work() covers [0, n), chunk by chunk
+void parallel_for(int n, int chunk, Work *work, void *job);     // work() covers [0, n), some chunks a call
 
 // trace.c
 const char *op_name(Op op);                         // "attn_norm"

@@ -1,11 +1,13 @@
 // threads.c - one loop over many cores: OpenMP when the compiler has it on, pthreads otherwise.
 //
-// A loop of n steps is cut into chunks, and every thread, the caller included, takes the next chunk until
-// none is left. A thread that is late, or that the system has put aside, takes fewer: nobody waits for it.
+// A loop of n steps is cut into chunks, and every thread, the caller included, takes the next ones until none
+// are left: at first many at once, as memory is fastest for who goes on where he is, then ever fewer, so that
+// all end together. A thread that is late, or that the system has put aside, takes fewer.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE                                     // sched_getaffinity
 #endif
 #include "model.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,16 +16,21 @@ enum { MAX_THREADS = 256 };
 
 typedef struct { Work *work; void *job; int n, chunk; } Loop;
 
-static void run_chunk(const Loop *loop, int i) {
-    int begin = i * loop->chunk, rest = loop->n - begin;
-    loop->work(loop->job, begin, rest < loop->chunk ? loop->n : begin + loop->chunk);
-}
-
 static int count_chunks(int n, int chunk) { return (int)(((long long)n + chunk - 1) / chunk); }
 
-#ifdef _OPENMP
+// Of those that nobody has taken yet, the next `count`.
+static void run_chunks(const Loop *loop, int left, int count) {
+    long long begin = (long long)(count_chunks(loop->n, loop->chunk) - left) * loop->chunk;
+    long long end = begin + (long long)count * loop->chunk;
+    loop->work(loop->job, (int)begin, end < loop->n ? (int)end : loop->n);
+}
 
 static int n_threads = 1;
+
+// How many to take: two thirds of an equal share, so that a thread of half the speed is not too late.
+static int portion(int left) { return 1 + (left - 1) / n_threads * 2 / 3; }
+
+#ifdef _OPENMP
 
 int threads_start(int n) { return n_threads = n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n; }
 void threads_stop(void) { n_threads = 1; }
@@ -32,18 +39,21 @@ void parallel_for(int n, int chunk, Work *work, void *job) {
     Loop loop = { work, job, n, chunk };
     int chunks = count_chunks(n, chunk);
     if (chunks <= 1 || n_threads == 1) { if (n > 0) work(job, 0, n); return; }
-    #pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads)
-    for (int i = 0; i < chunks; i++) run_chunk(&loop, i);
+    atomic_int rest = chunks;
+    #pragma omp parallel num_threads(n_threads)
+    for (int left = atomic_load(&rest); left; left = atomic_load(&rest)) {
+        int count = portion(left);
+        if (atomic_compare_exchange_weak(&rest, &left, left - count)) run_chunks(&loop, left, count);
+    }
 }
 
 #else
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 
-// ticket: the chunks of the present loop that nobody has taken yet. Whoever lowers it from i to i - 1 owns
-// chunk i - 1, and only then looks at `loop`, which stays as it is until every chunk is done. The upper half
-// counts the loops, so that a ticket read during an earlier loop cannot be mistaken for one of this loop.
+// ticket: how many chunks of the present loop nobody has taken yet. Whoever lowers it owns as many, and only
+// then looks at `loop`, which stays as it is until every chunk is done. The upper half counts the loops, so
+// that a ticket read during an earlier loop cannot be mistaken for one of this loop.
 static atomic_flag busy = ATOMIC_FLAG_INIT;             // there is one pool: who comes second works alone
 static Loop loop;
 static atomic_ullong ticket;
@@ -51,7 +61,6 @@ static atomic_int unfinished;                           // chunks of the present
 
 enum { SPINS = 4000 };                                  // the next loop may be microseconds away; then sleep
 static pthread_t threads[MAX_THREADS];
-static int n_threads = 1;
 static atomic_int sleepers, stopping;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
@@ -64,11 +73,13 @@ static void pause_a_little(unsigned spin) {
 }
 
 static void take_chunks(void) {
-    for (unsigned long long t = atomic_load(&ticket); (uint32_t)t; t = atomic_load(&ticket))
-        if (atomic_compare_exchange_weak(&ticket, &t, t - 1)) {
-            run_chunk(&loop, (int)((uint32_t)t - 1));
-            atomic_fetch_sub(&unfinished, 1);
+    for (unsigned long long t = atomic_load(&ticket); (uint32_t)t; t = atomic_load(&ticket)) {
+        int left = (int)(uint32_t)t, count = portion(left);
+        if (atomic_compare_exchange_weak(&ticket, &t, t - (unsigned)count)) {
+            run_chunks(&loop, left, count);
+            atomic_fetch_sub(&unfinished, count);
         }
+    }
 }
 
 static void *worker(void *unused) {
@@ -102,7 +113,8 @@ int threads_start(int n) {
 void threads_stop(void) {
     atomic_store(&stopping, 1);
     wake_sleepers();
-    while (n_threads > 1) pthread_join(threads[--n_threads], NULL);
+    for (int i = 1; i < n_threads; i++) pthread_join(threads[i], NULL);
+    n_threads = 1;
     atomic_store(&stopping, 0);
 }
 

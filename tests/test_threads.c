@@ -1,4 +1,5 @@
 // test_threads.c - every step of a loop once, by however many threads, so often that they would collide.
+// Calls begin with a chunk, and are few: each begins anew to fetch from memory.
 #include "test.h"
 #include <sched.h>
 #include <stdatomic.h>
@@ -6,11 +7,12 @@
 
 enum { MOST = 1005 };
 
-typedef struct { atomic_int seen[MOST]; atomic_int calls, largest, wrong; int n; } Tally;
+typedef struct { atomic_int seen[MOST]; atomic_int calls, largest, wrong; int n, chunk; } Tally;
 
 static void count(void *job, int begin, int end) {
     Tally *tally = job;
-    if (begin < 0 || begin >= end || end > tally->n) {
+    bool whole = begin % tally->chunk == 0 && (end % tally->chunk == 0 || end == tally->n);
+    if (begin < 0 || begin >= end || end > tally->n || !whole) {
         atomic_fetch_add(&tally->wrong, 1);
         return;
     }
@@ -23,15 +25,20 @@ static void count(void *job, int begin, int end) {
 static void check_loop(int threads, int n, int chunk) {
     static Tally tally;
     memset(&tally, 0, sizeof tally);
-    tally.n = n;
+    tally.n = n, tally.chunk = chunk;
     parallel_for(n, chunk, count, &tally);
     int wrong = atomic_load(&tally.wrong), missed = 0;
     for (int i = 0; i < MOST; i++) missed += atomic_load(&tally.seen[i]) != (i < n);
     CHECK(wrong == 0 && missed == 0, "%d threads, %d steps by %d: %d wrong ranges, %d steps not done once",
           threads, n, chunk, wrong, missed);
+    int share = (n + chunk - 1) / chunk / threads + 1;  // in chunks
     if (threads > 1)                                    // alone, one call does it all
-        CHECK(atomic_load(&tally.largest) <= chunk, "%d threads, %d steps by %d: %d at once", threads, n,
-              chunk, atomic_load(&tally.largest));
+        CHECK(atomic_load(&tally.largest) <= share * chunk, "%d threads, %d steps by %d: %d at once", threads,
+              n, chunk, atomic_load(&tally.largest));
+    int calls = 0;                                      // by halves of a share it would take so many
+    for (int left = n; left > 0; left -= 1 + left / (2 * threads)) calls++;
+    CHECK(atomic_load(&tally.calls) <= calls, "%d threads, %d steps by %d: in %d calls", threads, n, chunk,
+          atomic_load(&tally.calls));
     if (n == 0) CHECK(atomic_load(&tally.calls) == 0, "work without steps");
 }
 
