@@ -54,7 +54,7 @@ def build_slower(program, output, slowdown):
     assert text.count("float *forward(") == 1
     model.write_text(text.replace("float *forward(", "static float *plain_forward(") +
                      SPIN.replace("%s", str(slowdown)))
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-ffp-contract=off", "-I", ROOT]
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-ffp-contract=off", "-falign-functions=64", "-O3", "-I", ROOT]
     subprocess.run(["cc", *flags, model, *objects, "-o", output, "-lm", "-lpthread"], check=True)
     return output
 
