@@ -457,18 +457,10 @@ INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, 
     }
 }
 
-// Of a block of x the sum of the first half, of the second or of both, in every lane: by shifts, as the
-// multipliers have enough to do.
-INLINE __m512i sum_of(const BlockX8 *x, bool low, bool high) {
-    int32_t sums;
-    memcpy(&sums, x->sums, sizeof sums);
-    __m512i second = _mm512_set1_epi32(sums), first = _mm512_slli_epi32(second, 16);
-    return _mm512_srai_epi32(low && high ? _mm512_add_epi32(first, second) : low ? first : second, 16);
-}
-INLINE __m512i minus_times(__m512i v, int zero) {       // a power of two, or 0
-    const __m512i none = _mm512_setzero_si512();
-    unsigned bits = zero ? (unsigned)__builtin_ctz((unsigned)zero) : 0;
-    return zero ? _mm512_sub_epi32(none, _mm512_slli_epi32(v, bits)) : none;
+// Of a block of x the sum of the first half, of the second or of both. One number at a time, as the vectors
+// have enough to do.
+static inline int sum_of(const BlockX8 *x, bool low, bool high) {
+    return (low ? x->sums[0] : 0) + (high ? x->sums[1] : 0);
 }
 INLINE __m512i four_of(const int8_t *q) {
     int32_t bytes;
@@ -487,7 +479,7 @@ INLINE __m512 times_scale(__m512 sum, __m512i products, __m512 scale, bool add, 
 // 32 rows times 6 tokens. Of token t, at and bt are sums of integers, pt and qt of a block, ft and gt of all.
 INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w, const BlockX8 *const *x,
                           int blocks) {
-    const int zero = f.zero, parts = f.by_16 ? 2 : 1;
+    const int parts = f.by_16 ? 2 : 1;
 #define BEGIN(t)                                                                                            \
     const BlockX8 *x##t = x[t];                                                                             \
     __m512 f##t = _mm512_setzero_ps(), g##t = f##t;
@@ -498,7 +490,7 @@ INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w,
         for (int h = 0; h < parts; h++) {               // 16 columns with scales of their own, or all 32
             const bool low = parts == 1 || h == 0, high = parts == 1 || h == 1;
 #define START(t)                                                                                            \
-    __m512i a##t = minus_times(sum_of(x##t + i, low, high), zero);                                          \
+    __m512i a##t = _mm512_set1_epi32(-f.zero * sum_of(x##t + i, low, high));                                \
     __m512i b##t = a##t;
             EACH(START)
 #define FOUR_COLUMNS(t)                                                                                     \
@@ -513,7 +505,7 @@ INLINE void multiply_tile(__m512 *out, Coding f, const Strip *v, const Strip *w,
     p##t = times_scale(p##t, a##t, v->scale[h], h, f);                                                      \
     q##t = times_scale(q##t, b##t, w->scale[h], h, f);                                                      \
     if (f.has_offsets) {                                                                                    \
-        __m512 s = _mm512_cvtepi32_ps(sum_of(x##t + i, low, high));                                         \
+        __m512 s = _mm512_set1_ps((float)sum_of(x##t + i, low, high));                                      \
         p##t = _mm512_fmadd_ps(v->offset[h], s, p##t);                                                      \
         q##t = _mm512_fmadd_ps(w->offset[h], s, q##t);                                                      \
     }
