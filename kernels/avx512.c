@@ -38,7 +38,7 @@ INLINE __m512i or_and(__m512i a, __m512i b, char mask) {         // a | (b & mas
     return _mm512_ternarylogic_epi32(a, b, _mm512_set1_epi8(mask), 0xf8);
 }
 // n bits of each byte from bit `from` on, moved down: a row of the matrix chooses a bit of the result.
-INLINE __m512i bits(__m512i bytes, int from, int n) {
+INLINE __m512i bits_from(__m512i bytes, int from, int n) {
     const uint64_t each = 0x0102040810204080, rows = each << 8 * from & ~(uint64_t)0 << 8 * (8 - n);
     return _mm512_gf2p8affine_epi64_epi8(bytes, _mm512_set1_epi64((int64_t)rows), 0);
 }
@@ -103,7 +103,7 @@ INLINE void unpack_q8_0(Unpacked *u, const void *block) {
 INLINE void nibbles(Unpacked *u, const void *block, int at, int stride) {
     for (int i = 0; i < 4; i += 2) {
         __m512i bytes = four_blocks((const char *)block + 2 * i * stride, at, stride);
-        u->q[i] = low_bits(bytes, 4), u->q[i + 1] = bits(bytes, 4, 4);
+        u->q[i] = low_bits(bytes, 4), u->q[i + 1] = bits_from(bytes, 4, 4);
     }
 }
 
@@ -188,7 +188,7 @@ INLINE __m512i add_high_bits(__m512i q, const uint8_t *bits, int low, int high, 
 INLINE void unpack_q2_k(Unpacked *u, const void *block) {
     const BlockQ2_K *b = block;
     const __m128i bytes = load16(b->scales), low = _mm_set1_epi8(15);
-    for (int k = 0; k < 4; k++) u->q[k] = bits(load64(b->q), 2 * k, 2);
+    for (int k = 0; k < 4; k++) u->q[k] = bits_from(load64(b->q), 2 * k, 2);
     u->small[0] = _mm_and_si128(bytes, low), u->small[1] = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
     u->scale[0] = half(b->d), u->scale[1] = half(b->dmin);
 }
@@ -207,7 +207,7 @@ INLINE void unpack_q3_k(Unpacked *u, const void *block) {
     u->small[0] = _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32)), u->scale[0] = half(b->d);
     __m512i third = _mm512_srlv_epi16(twice(b->high), join(_mm256_setzero_si256(), _mm256_set1_epi16(4)));
     for (int k = 0; k < 4; k++)
-        u->q[k] = or_and(bits(load64(b->q), 2 * k, 2), move_bit(third, k, 2), 4);
+        u->q[k] = or_and(bits_from(load64(b->q), 2 * k, 2), move_bit(third, k, 2), 4);
 }
 
 // The scales and mins of Q4_K and Q5_K, eight of each, from the first 16 bytes:
@@ -236,7 +236,7 @@ INLINE void unpack_q4_k(Unpacked *u, const void *block) {
     const BlockQ4_K *b = block;
     for (int i = 0; i < 4; i += 2) {
         __m512i bytes = load64(b->q + 32 * i);
-        by_halves_k(u->q + i, low_bits(bytes, 4), bits(bytes, 4, 4));
+        by_halves_k(u->q + i, low_bits(bytes, 4), bits_from(bytes, 4, 4));
     }
     u->scale[0] = scales_k(b);
 }
@@ -246,7 +246,7 @@ INLINE void unpack_q5_k(Unpacked *u, const void *block) {
     for (int i = 0; i < 4; i += 2) {
         __m512i bytes = load64(b->q + 32 * i);
         by_halves_k(u->q + i, add_high_bits(low_bits(bytes, 4), b->high, 2 * i, 2 * i + 2, 16),
-                    add_high_bits(bits(bytes, 4, 4), b->high, 2 * i + 1, 2 * i + 3, 16));
+                    add_high_bits(bits_from(bytes, 4, 4), b->high, 2 * i + 1, 2 * i + 3, 16));
     }
     u->scale[0] = scales_k(b);
 }
@@ -257,7 +257,7 @@ INLINE void unpack_q6_k(Unpacked *u, const void *block) {
     for (int k = 0; k < 2; k++) {
         __m512i bytes = join(load32(b->q + 32 * k), load32(b->q + 64 + 32 * k));
         u->q[k] = or_and(low_bits(bytes, 4), move_bit(high, 2 * k, 4), 48);
-        u->q[k + 2] = or_and(bits(bytes, 4, 4), move_bit(high, 2 * k + 4, 4), 48);
+        u->q[k + 2] = or_and(bits_from(bytes, 4, 4), move_bit(high, 2 * k + 4, 4), 48);
     }
     u->small[0] = load16(b->scales), u->scale[0] = half(b->d);
 }
