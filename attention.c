@@ -81,16 +81,13 @@ static void remember(void *job, int begin, int end) {
 
 enum { TOGETHER = 16 };                                 // tokens
 
-static int least(int a, int b) { return a < b ? a : b; }
-
 typedef struct {            // some tokens through the heads that share one key/value head
     const Config *c;
     State *s;
     int layer, kv_head, first, tokens, group;           // rows: tokens * group, the heads of a token together
-    int span;               // positions to look at together: the fewer tokens, the more
     float *asked;           // (rows, head_dim)  the queries
     float *found;           // (rows, head_dim)  the values gathered so far
-    float *scores;          // (rows, span)
+    float *scores;          // (rows, SPAN)
     float *largest, *sum;   // (rows)  of the scores so far, and of their exponentials
 } Look;
 
@@ -104,12 +101,11 @@ static Look begin_look(const Job *j, int item) {
     State *s = j->s;
     Look l = { .c = c, .s = s, .layer = j->layer, .kv_head = item % c->n_kv_heads,
                .first = item / c->n_kv_heads * TOGETHER, .group = c->n_heads / c->n_kv_heads };
-    l.tokens = least(s->T - l.first, TOGETHER);
-    l.span = SPAN * (least(s->max_tokens, TOGETHER) / least(s->T, TOGETHER));
+    l.tokens = s->T - l.first < TOGETHER ? s->T - l.first : TOGETHER;
     size_t rows = (size_t)l.tokens * l.group, row = (size_t)l.first * c->n_heads + l.kv_head * rows;
     l.asked = s->asked + row * c->head_dim;
     l.found = s->found + row * c->head_dim;
-    l.scores = s->scores + row * l.span;
+    l.scores = s->scores + row * SPAN;
     l.largest = s->running + 2 * row, l.sum = l.largest + rows;
     for (size_t r = 0; r < rows; r++) {
         memcpy(l.asked + r * c->head_dim, head_of(&l, s->q, (int)r), c->head_dim * sizeof(float));
@@ -131,7 +127,7 @@ static void gather(Look *l, int t, int tokens, int p, int begin, int end) {
     State *s = l->s;
     Matrix values = cache_matrix(s->values, c, s, l->layer, l->kv_head, p + begin, end - begin);
     size_t row = (size_t)t * l->group;
-    kernels.mix[s->kv_type](l->found + row * c->head_dim, &values, l->scores + row * l->span + begin, l->span,
+    kernels.mix[s->kv_type](l->found + row * c->head_dim, &values, l->scores + row * SPAN + begin, SPAN,
                             tokens * l->group);
 }
 
@@ -142,11 +138,11 @@ static void look_at(Look *l, int p, int n) {
     Type type = s->kv_type;
     float scale = 1 / sqrtf((float)c->head_dim);
     Matrix keys = cache_matrix(s->keys, c, s, l->layer, l->kv_head, p, n);
-    kernels.matmul[type](l->scores, l->span, &keys, l->asked, l->tokens * l->group, 0, n);
+    kernels.matmul[type](l->scores, SPAN, &keys, l->asked, l->tokens * l->group, 0, n);
     for (int row = 0; row < l->tokens * l->group; row++) {
         int visible = visible_to(l, row / l->group, p, n);
         if (visible == 0) continue;
-        float *score = l->scores + (size_t)row * l->span, *found = l->found + (size_t)row * c->head_dim;
+        float *score = l->scores + (size_t)row * SPAN, *found = l->found + (size_t)row * c->head_dim;
         float before = l->largest[row], largest = scale * kernels.largest(score, visible);
         if (!(largest > before)) largest = before;
         float shrink = expf(before - largest);
@@ -164,7 +160,7 @@ static void attend(void *job, int begin, int end) {
     for (int item = begin; item < end; item++) {
         Look l = begin_look(j, item);
         int seen = j->s->pos + l.first + l.tokens;
-        for (int p = 0; p < seen; p += l.span) look_at(&l, p, least(seen - p, l.span));
+        for (int p = 0; p < seen; p += SPAN) look_at(&l, p, seen - p < SPAN ? seen - p : SPAN);
         for (int row = 0; row < l.tokens * l.group; row++)
             for (int i = 0; i < j->c->head_dim; i++)
                 head_of(&l, j->s->mix, row)[i] = l.found[(size_t)row * j->c->head_dim + i] / l.sum[row];
@@ -189,7 +185,7 @@ static void show_weights(const Config *c, State *s, int layer, int t) {
 enum { CHUNK = 1 << 16 };                               // multiply-adds worth handing to another core
 
 static void look_back(const Config *c, State *s, int layer) {
-    int blocks = (s->T + TOGETHER - 1) / TOGETHER, tokens = least(s->T, TOGETHER);
+    int blocks = (s->T + TOGETHER - 1) / TOGETHER, tokens = s->T < TOGETHER ? s->T : TOGETHER;
     size_t cost = (size_t)tokens * (c->n_heads / c->n_kv_heads) * (s->pos + s->T) * c->head_dim * 2;
     parallel_for(blocks * c->n_kv_heads, (int)(1 + CHUNK / cost), attend, &(Job){ c, s, layer });
     if (s->observer && !s->spares_weights)

@@ -97,7 +97,7 @@ typedef struct {            // what an operation has just computed
 } Event;
 typedef void Observer(void *context, const Event *event);
 
-enum { SPAN = 128 };                                    // positions whose scores have room, for every token
+enum { SPAN = 128 };                                    // positions that attention looks at together
 
 typedef struct {            // the activations of one pass
     int T, pos;             // the rows under way: T tokens, the first at position pos
