@@ -18,7 +18,7 @@ NORM   ?= rmsnorm
 CFLAGS ?= -O3 -Wall -Wextra -Wpedantic
 PYTHON ?= python3
 
-# Every function begins a line of the cache: else a change elsewhere shifts a hot loop, and times by 4 to 9 %.
+# Every function begins a line of the cache: else a change elsewhere moves a hot loop, and its time by 4 to 9 %.
 FLAGS  := -std=c11 -D_GNU_SOURCE $(if $(OPENMP),-fopenmp) \
           $(if $(SANITIZE),-g -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=$(SANITIZE)) \
           -ffp-contract=off -falign-functions=64 $(CFLAGS)

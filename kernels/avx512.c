@@ -37,9 +37,10 @@ INLINE __m512i low_bits(__m512i bytes, int n) {
 INLINE __m512i or_and(__m512i a, __m512i b, char mask) {         // a | (b & mask)
     return _mm512_ternarylogic_epi32(a, b, _mm512_set1_epi8(mask), 0xf8);
 }
-// n bits of each byte from bit `from` on, moved down: a row of the matrix chooses a bit of the result.
+// n bits of each byte from bit `from` on, moved down: every row of the matrix chooses a bit of the result.
 INLINE __m512i bits_from(__m512i bytes, int from, int n) {
-    const uint64_t each = 0x0102040810204080, rows = each << 8 * from & ~(uint64_t)0 << 8 * (8 - n);
+    const uint64_t identity = 0x0102040810204080, first_n = ~(uint64_t)0 << 8 * (8 - n);
+    const uint64_t rows = identity << 8 * from & first_n;
     return _mm512_gf2p8affine_epi64_epi8(bytes, _mm512_set1_epi64((int64_t)rows), 0);
 }
 
@@ -457,8 +458,7 @@ INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, 
     }
 }
 
-// Of a block of x the sum of the first half, of the second or of both. One number at a time, as the vectors
-// have enough to do.
+// Of a block of x the sum of the first half, of the second or of both: vectors have enough to do already.
 static inline int sum_of(const BlockX8 *x, bool low, bool high) {
     return (low ? x->sums[0] : 0) + (high ? x->sums[1] : 0);
 }
