@@ -28,13 +28,14 @@ INLINE __m256 load(const void *p, int n, Number number) {
 INLINE __m128 multiply_four(const char *const row[4], const float *x, int cols, Number n) {
     __m256 sum[4] = ZERO;
     int k = 0;
-    for (; k + 32 <= cols; k += 32)
-        for (int i = 0; i < 4; i++) {
-            const char *w = row[i] + (size_t)k * n.size;
-            prefetch(w, 32 * n.size);
-            for (int j = 0; j < 32; j += 8)
-                sum[i] = _mm256_fmadd_ps(n.load(w + j * n.size), _mm256_loadu_ps(x + k + j), sum[i]);
+    for (; k + 32 <= cols; k += 32) {
+        for (int i = 0; i < 4; i++) prefetch(row[i] + (size_t)k * n.size, 32 * n.size);
+        for (int j = k; j < k + 32; j += 8) {
+            __m256 some = _mm256_loadu_ps(x + j);
+            for (int i = 0; i < 4; i++)
+                sum[i] = _mm256_fmadd_ps(n.load(row[i] + (size_t)j * n.size), some, sum[i]);
         }
+    }
     for (; k < cols; k += 8) {
         __m256 some = load(x + k, cols - k, (Number){ sizeof *x, load_f32 });
         for (int i = 0; i < 4; i++)

@@ -263,13 +263,16 @@ INLINE void unpack_q6_k(Unpacked *u, const void *block) {
     u->small[0] = load16(b->scales), u->scale[0] = half(b->d);
 }
 
-// The first `left` numbers at p, and zeros behind them.
-INLINE void unpack_next(Unpacked *u, Coding f, const char *p, int left) {
-    char padded[8 * sizeof(BlockQ8_0)];
-    if (left < SUPER) {                                 // never, where blocks are of 256
-        memset(padded, 0, sizeof padded);
-        p = memcpy(padded, p, (size_t)(f.bytes / 8 * (left / BLOCK)));
-    }
+// Rows end where they end: the last columns, if fewer than 256, are copied and zeros put behind them.
+typedef struct { char bytes[8 * sizeof(BlockQ8_0)]; } Copy;             // the longest there is
+
+INLINE const char *whole(Copy *copy, const char *p, int cols, Coding f) {
+    if (cols >= SUPER) return p;
+    memset(copy, 0, sizeof *copy);
+    return memcpy(copy->bytes, p, (size_t)(f.bytes / 8 * (cols / BLOCK)));
+}
+
+INLINE void unpack(Unpacked *u, const char *p, Coding f) {
     u->scale[1] = _mm512_setzero_ps(), u->small[1] = _mm_setzero_si128();
     f.unpack(u, p);
 }
@@ -359,10 +362,9 @@ INLINE __m512 add_products_by_16(__m512 sum, const Unpacked *w, const Input *x, 
     return _mm512_fnmadd_ps(_mm512_zextps256_ps512(scaled), w->scale[1], sum);
 }
 
-INLINE __m512 add_block(__m512 sum, const char *p, const Input *x, int left, Coding f) {
+INLINE __m512 add_block(__m512 sum, const char *p, const Input *x, Coding f) {
     Unpacked w;
-    prefetch(p, f.bytes);
-    unpack_next(&w, f, p, left);
+    unpack(&w, p, f);
     return f.by_16 ? add_products_by_16(sum, &w, x, f) : add_products(sum, &w, x, f);
 }
 
@@ -379,13 +381,21 @@ INLINE __m128 sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d) {
 
 // Four rows times x.
 INLINE __m128 dot_four(const char *const row[4], const Input *x, int cols, Coding f) {
-    const char *row0 = row[0], *row1 = row[1], *row2 = row[2], *row3 = row[3];
     __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-    for (size_t at = 0; cols > 0; cols -= SUPER, at += (size_t)f.bytes, x++) {
-        sum0 = add_block(sum0, row0 + at, x, cols, f);
-        sum1 = add_block(sum1, row1 + at, x, cols, f);
-        sum2 = add_block(sum2, row2 + at, x, cols, f);
-        sum3 = add_block(sum3, row3 + at, x, cols, f);
+    size_t at = 0;
+    for (; cols >= SUPER; cols -= SUPER, at += (size_t)f.bytes, x++) {
+        for (int i = 0; i < 4; i++) prefetch(row[i] + at, f.bytes);
+        sum0 = add_block(sum0, row[0] + at, x, f);
+        sum1 = add_block(sum1, row[1] + at, x, f);
+        sum2 = add_block(sum2, row[2] + at, x, f);
+        sum3 = add_block(sum3, row[3] + at, x, f);
+    }
+    if (cols > 0) {                                     // apart: its calls would cost the loop registers
+        Copy copy[4];
+        sum0 = add_block(sum0, whole(&copy[0], row[0] + at, cols, f), x, f);
+        sum1 = add_block(sum1, whole(&copy[1], row[1] + at, cols, f), x, f);
+        sum2 = add_block(sum2, whole(&copy[2], row[2] + at, cols, f), x, f);
+        sum3 = add_block(sum3, whole(&copy[3], row[3] + at, cols, f), x, f);
     }
     return sum_lanes(sum0, sum1, sum2, sum3);
 }
@@ -431,9 +441,10 @@ INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, 
         __m512i q[4][16], scale[2][16];
         for (int r = 0; r < 16; r++) {
             Unpacked u;
+            Copy copy;
             const char *block = row + (size_t)least(r, rows - 1) * row_bytes;
             fetch_ahead(block, f.bytes);                // nothing finds 16 streams by itself
-            unpack_next(&u, f, block, cols);
+            unpack(&u, whole(&copy, block, cols, f), f);
             for (int k = 0; k < 4; k++) q[k][r] = u.q[k];
             for (int k = 0; k < 2; k++) {
                 __m512 v = f.by_16 ? _mm512_mul_ps(u.scale[k], floats(u.small[k])) : u.scale[k];

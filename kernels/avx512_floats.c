@@ -38,9 +38,9 @@ INLINE void dot_float_rows(float *out, Type type, int many, const char *row, siz
     for (int c = 0; c < cols; c += 32) {
         __mmask16 low = first(cols - c), high = first(cols - c - 16);
         __m512 x0 = _mm512_maskz_loadu_ps(low, x + c), x1 = _mm512_maskz_loadu_ps(high, x + c + 16);
+        for (int i = 0; i < many; i++) prefetch(row + i * far_bytes + (size_t)c * bytes, 32 * bytes);
         for (int i = 0; i < many; i++) {
             const char *w = row + i * far_bytes;
-            prefetch(w + (size_t)c * bytes, 32 * bytes);
             a[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c, low), x0, a[i]);
             b[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c + 16, high), x1, b[i]);
         }
