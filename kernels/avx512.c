@@ -179,11 +179,10 @@ INLINE __m512i move_bit(__m512i v, int from, int to) {
     return from < to ? _mm512_slli_epi16(v, left) : _mm512_srli_epi16(v, right);
 }
 
-// `value` more where a bit is set: the bit `low` in the lower half, `high` in the upper.
-INLINE __m512i add_high_bits(__m512i q, const uint8_t *bits, int low, int high, int value) {
-    __m512i bit = join(_mm256_set1_epi8((char)(1 << low)), _mm256_set1_epi8((char)(1 << high)));
-    __mmask64 set = _mm512_test_epi8_mask(twice(bits), bit);
-    return _mm512_mask_add_epi8(q, set, q, _mm512_set1_epi8((char)value));
+// 32 bytes, twice: of each the bit `low`, and in the upper half the bit `high`, moved to bit `to`.
+INLINE __m512i bit_of_halves(const uint8_t *bytes, int low, int high, int to) {
+    const int64_t l = 1ll << low << 8 * (7 - to), h = 1ll << high << 8 * (7 - to);      // as in bits_from
+    return _mm512_gf2p8affine_epi64_epi8(twice(bytes), _mm512_setr_epi64(l, l, l, l, h, h, h, h), 0);
 }
 
 INLINE void unpack_q2_k(Unpacked *u, const void *block) {
@@ -206,9 +205,8 @@ INLINE void unpack_q3_k(Unpacked *u, const void *block) {
     low = _mm_and_si128(low, _mm_set1_epi8(15));
     high = _mm_slli_epi16(_mm_and_si128(high, _mm_set1_epi8(3)), 4);
     u->small[0] = _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32)), u->scale[0] = half(b->d);
-    __m512i third = _mm512_srlv_epi16(twice(b->high), join(_mm256_setzero_si256(), _mm256_set1_epi16(4)));
     for (int k = 0; k < 4; k++)
-        u->q[k] = or_and(bits_from(load64(b->q), 2 * k, 2), move_bit(third, k, 2), 4);
+        u->q[k] = _mm512_or_si512(bits_from(load64(b->q), 2 * k, 2), bit_of_halves(b->high, k, k + 4, 2));
 }
 
 // The scales and mins of Q4_K and Q5_K, eight of each, from the first 16 bytes:
@@ -246,8 +244,9 @@ INLINE void unpack_q5_k(Unpacked *u, const void *block) {
     const BlockQ5_K *b = block;
     for (int i = 0; i < 4; i += 2) {
         __m512i bytes = load64(b->q + 32 * i);
-        by_halves_k(u->q + i, add_high_bits(low_bits(bytes, 4), b->high, 2 * i, 2 * i + 2, 16),
-                    add_high_bits(bits_from(bytes, 4, 4), b->high, 2 * i + 1, 2 * i + 3, 16));
+        __m512i even = bit_of_halves(b->high, 2 * i, 2 * i + 2, 4);
+        __m512i odd = bit_of_halves(b->high, 2 * i + 1, 2 * i + 3, 4);
+        by_halves_k(u->q + i, or_and(even, bytes, 15), _mm512_or_si512(bits_from(bytes, 4, 4), odd));
     }
     u->scale[0] = scales_k(b);
 }
