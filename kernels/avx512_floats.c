@@ -1,14 +1,15 @@
 // avx512_floats.c - x86-64 with AVX-512: matrices of floats, and the rounding of inputs.
 //
 // A few tokens and many, as in avx512.c, and between them some tokens with short rows, as a cache of keys has
-// them. What lies past the end of a row is masked off, and neither read nor
-// written.
+// them. What lies past the end of a row is masked off, and neither read nor written.
 #include "kernels.h"
 
 #ifdef __x86_64__
 #include "avx512.h"
 
 enum { FEW_FLOATS = 8, SHORT_ROW = 256, FLOAT_DEPTH = 512 };
+
+INLINE size_t size_of(Type type) { return type == F32 ? sizeof(float) : sizeof(Half); }
 
 INLINE __m512 load_floats(Type type, const void *row, size_t i, __mmask16 there) {
     if (type == F32) return _mm512_maskz_loadu_ps(there, (const float *)row + i);
@@ -32,13 +33,13 @@ INLINE __m512 sum_each(const __m512 v[16]) {
 // As dot_rows; two sums to a row, so that additions do not wait for each other.
 INLINE void dot_float_rows(float *out, Type type, int many, const char *row, size_t far, size_t far_bytes,
                            const float *x, int cols) {
-    const int bytes = type == F32 ? sizeof(float) : sizeof(Half);
     __m512 a[4], b[4];
     for (int i = 0; i < many; i++) a[i] = b[i] = _mm512_setzero_ps();
     for (int c = 0; c < cols; c += 32) {
         __mmask16 low = first(cols - c), high = first(cols - c - 16);
         __m512 x0 = _mm512_maskz_loadu_ps(low, x + c), x1 = _mm512_maskz_loadu_ps(high, x + c + 16);
-        for (int i = 0; i < many; i++) prefetch(row + i * far_bytes + (size_t)c * bytes, 32 * bytes);
+        size_t at = (size_t)c * size_of(type);
+        for (int i = 0; i < many; i++) prefetch(row + i * far_bytes + at, 32 * (int)size_of(type));
         for (int i = 0; i < many; i++) {
             const char *w = row + i * far_bytes;
             a[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c, low), x0, a[i]);
@@ -181,30 +182,35 @@ INLINE void many_floats(float *out, int stride, const Matrix *w, const float *x,
         }
 }
 
-// 64 columns of the mixture for one token or for four: the sums stay in registers.
-INLINE void mix_few(float *out, const Matrix *w, const float *scale, int stride, int tokens, Type type) {
+// 64 columns of the mixture, or the last few, for one token or for four: the sums stay in registers.
+INLINE void mix_columns(float *out, const Matrix *w, const float *scale, int stride, int tokens, Type type,
+                        int c, int cols) {
     size_t row_bytes = bytes_of(type, (size_t)w->cols);
-    for (int c = 0; c < w->cols; c += 64) {
-        const char *row = w->data;
-        __m512 sum[4][4];
-        __mmask16 there[4];
-        for (int i = 0; i < 4; i++) there[i] = first(w->cols - c - 16 * i);
-        for (int t = 0; t < tokens; t++)
-            for (int i = 0; i < 4; i++)
-                sum[t][i] = _mm512_maskz_loadu_ps(there[i], out + (size_t)t * w->cols + c + 16 * i);
-        for (int r = 0; r < w->rows; r++, row += row_bytes) {
-            __m512 v[4];
-            for (int i = 0; i < 4; i++) v[i] = load_floats(type, row, (size_t)c + 16 * i, there[i]);
-            fetch_rows(row + (size_t)c * row_bytes / w->cols, 64 * row_bytes / w->cols);
-            for (int t = 0; t < tokens; t++) {
-                __m512 y = _mm512_set1_ps(scale[(size_t)t * stride + r]);
-                for (int i = 0; i < 4; i++) sum[t][i] = _mm512_fmadd_ps(v[i], y, sum[t][i]);
-            }
+    const char *row = (const char *)w->data + (size_t)c * size_of(type);
+    __m512 sum[4][4];
+    __mmask16 there[4];
+    for (int i = 0; i < 4; i++) there[i] = first(cols - 16 * i);
+    for (int t = 0; t < tokens; t++)
+        for (int i = 0; i < 4; i++)
+            sum[t][i] = _mm512_maskz_loadu_ps(there[i], out + (size_t)t * w->cols + c + 16 * i);
+    for (int r = 0; r < w->rows; r++, row += row_bytes) {
+        __m512 v[4];
+        for (int i = 0; i < 4; i++) v[i] = load_floats(type, row, 16 * (size_t)i, there[i]);
+        fetch_rows(row, 64 * size_of(type));
+        for (int t = 0; t < tokens; t++) {
+            __m512 y = _mm512_set1_ps(scale[(size_t)t * stride + r]);
+            for (int i = 0; i < 4; i++) sum[t][i] = _mm512_fmadd_ps(v[i], y, sum[t][i]);
         }
-        for (int t = 0; t < tokens; t++)
-            for (int i = 0; i < 4; i++)
-                _mm512_mask_storeu_ps(out + (size_t)t * w->cols + c + 16 * i, there[i], sum[t][i]);
     }
+    for (int t = 0; t < tokens; t++)
+        for (int i = 0; i < 4; i++)
+            _mm512_mask_storeu_ps(out + (size_t)t * w->cols + c + 16 * i, there[i], sum[t][i]);
+}
+
+INLINE void mix_few(float *out, const Matrix *w, const float *scale, int stride, int tokens, Type type) {
+    int c = 0;
+    for (; c + 64 <= w->cols; c += 64) mix_columns(out, w, scale, stride, tokens, type, c, 64);
+    if (c < w->cols) mix_columns(out, w, scale, stride, tokens, type, c, w->cols - c);
 }
 
 // The columns of a mixture are lanes as they lie: the panel is w itself, converted once for all tokens.
