@@ -43,27 +43,36 @@ static inline float exp_of(float x) {
     return choose(x < -87, 0, choose(x > 88, INFINITY, y));
 }
 
+INLINE Wide larger(const float *x, Wide v) {
+    typedef int32_t Mask __attribute__((vector_size(sizeof(Wide))));
+    Wide w;
+    memcpy(&w, x, sizeof w);
+    Mask more = w > v;
+    return (Wide)(((Mask)w & more) | ((Mask)v & ~more));
+}
+
 TARGET static float largest_loop(const float *x, int n) {
-    float lane[LANES], most = x[0];
-    for (int j = 0; j < LANES; j++) lane[j] = most;
+    Wide a = x[0] - (Wide){ 0 }, b = a;
+    float most = x[0], rest[2 * LANE];
     int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-    for (; i < n; i++) most = x[i] > most ? x[i] : most;
-    for (int j = 0; j < LANES; j++) most = lane[j] > most ? lane[j] : most;
+    for (; i + 2 * LANE <= n; i += 2 * LANE) a = larger(x + i, a), b = larger(x + i + LANE, b);
+    if (i < n) {
+        for (int j = 0; j < 2 * LANE; j++) rest[j] = i + j < n ? x[i + j] : most;
+        a = larger(rest, a), b = larger(rest + LANE, b);
+    }
+    memcpy(rest, &b, sizeof b), a = larger(rest, a);
+    memcpy(rest, &a, sizeof a);
+    for (int j = 0; j < LANE; j++) most = rest[j] > most ? rest[j] : most;
     return most;
 }
 
 TARGET static float exp_loop(float *x, int n, float scale, float shift) {
-    float lane[LANES] = { 0 }, tail = 0;
+    for (int i = 0; i < n; i++) x[i] = exp_of(x[i] * scale - shift);
+    float lane[LANES] = { 0 }, tail = 0;                // apart, or else compilers add them one by one
     int i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        float y[LANES];                                 // in x itself, compilers add them one by one
-        for (int j = 0; j < LANES; j++) y[j] = exp_of(x[i + j] * scale - shift);
-        for (int j = 0; j < LANES; j++) lane[j] += y[j];
-        memcpy(x + i, y, sizeof y);
-    }
-    for (; i < n; i++) tail += x[i] = exp_of(x[i] * scale - shift);
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
+    for (; i < n; i++) tail += x[i];
     return add_lanes(lane) + tail;
 }
 
