@@ -325,46 +325,53 @@ INLINE void prepare_row(Input *out, const BlockX8 *x, int cols, Coding f) {
     if (cols) prepare(out, memcpy(padded, x, (size_t)(cols / BLOCK) * sizeof *x), f);
 }
 
-INLINE __m512 add_products(__m512 sum, const Unpacked *w, const Input *x, Coding f) {
+// For four rows, step by step: while one waits for a result, the others go ahead.
+INLINE void add_products(__m512 sum[4], const char *const row[4], size_t at, const Input *x, Coding f) {
     const __m512i quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    __m512 scale = _mm512_mul_ps(w->scale[0], x->scale[0]);
+    Unpacked w[4];
+    for (int r = 0; r < 4; r++) unpack(&w[r], row[r] + at, f);
+    __m512 scale[4];
+    for (int r = 0; r < 4; r++) scale[r] = _mm512_mul_ps(w[r].scale[0], x->scale[0]);
     for (int i = 0; i < 2; i++) {
-        __m512i s = f.zero ? x->zeros[i] : _mm512_setzero_si512();
-        s = _mm512_dpbusd_epi32(s, w->q[2 * i], x->q[2 * i]);
-        s = _mm512_dpbusd_epi32(s, w->q[2 * i + 1], x->q[2 * i + 1]);
-        __m512 spread = _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i)), scale);
-        sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), spread, sum);
+        const __m512i four = _mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i));
+        __m512i s[4];
+        for (int r = 0; r < 4; r++) {
+            s[r] = f.zero ? x->zeros[i] : _mm512_setzero_si512();
+            s[r] = _mm512_dpbusd_epi32(s[r], w[r].q[2 * i], x->q[2 * i]);
+            s[r] = _mm512_dpbusd_epi32(s[r], w[r].q[2 * i + 1], x->q[2 * i + 1]);
+        }
+        for (int r = 0; r < 4; r++) {
+            __m512 spread = _mm512_permutexvar_ps(four, scale[r]);
+            sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[r]), spread, sum[r]);
+        }
     }
-    return f.has_offsets ? _mm512_mask_add_ps(sum, 0xff00, sum, scale) : sum;   // offsets are scaled just so
+    for (int r = 0; r < 4 && f.has_offsets; r++)        // these are scaled just so
+        sum[r] = _mm512_mask_add_ps(sum[r], 0xff00, sum[r], scale[r]);
 }
 
 // Sums of four products, of numbers of at most 6 bits, fit into 16: two vectors of them share one, 16 numbers
 // of one block, then of the next. Scales stand in the upper halves of 16 bits, 256 times too large.
-INLINE __m512 add_products_by_16(__m512 sum, const Unpacked *w, const Input *x, Coding f) {
+INLINE __m512 add_products_by_16(__m512 sum, const char *p, const Input *x, Coding f) {
+    Unpacked w;
+    unpack(&w, p, f);
     const __m512i scale = _mm512_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3, 8, 8, 10, 10, 9, 9, 11, 11);
     const __m512i upper = _mm512_mullo_epi32(scale, _mm512_set1_epi32(0x01000100));
-    __m512i small = _mm512_castsi128_si512(w->small[0]);
+    __m512i small = _mm512_castsi128_si512(w.small[0]);
     __m512 block = _mm512_setzero_ps();
     for (int i = 0; i < 2; i++) {
         const __m512i *zeros = x->zeros + 2 * i, none = _mm512_setzero_si512();
-        __m512i a = _mm512_dpbusd_epi32(f.zero ? zeros[0] : none, w->q[2 * i], x->q[2 * i]);
-        __m512i b = _mm512_dpbusd_epi32(f.zero ? zeros[1] : none, w->q[2 * i + 1], x->q[2 * i + 1]);
+        __m512i a = _mm512_dpbusd_epi32(f.zero ? zeros[0] : none, w.q[2 * i], x->q[2 * i]);
+        __m512i b = _mm512_dpbusd_epi32(f.zero ? zeros[1] : none, w.q[2 * i + 1], x->q[2 * i + 1]);
         __m512i from = _mm512_add_epi8(upper, _mm512_set1_epi8((char)(4 * i)));
         __m512i s = _mm512_maskz_permutexvar_epi8(0xaaaaaaaaaaaaaaaa, from, small);
         s = _mm512_madd_epi16(_mm512_packs_epi32(a, b), s);
         block = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), x->scale[i], block);
     }
-    sum = _mm512_fmadd_ps(block, w->scale[0], sum);
+    sum = _mm512_fmadd_ps(block, w.scale[0], sum);
     if (!f.has_offsets) return sum;
-    __m256i offsets = _mm256_madd_epi16(_mm256_cvtepu8_epi16(w->small[1]), x->sums);
+    __m256i offsets = _mm256_madd_epi16(_mm256_cvtepu8_epi16(w.small[1]), x->sums);
     __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(offsets), x->each);
-    return _mm512_fnmadd_ps(_mm512_zextps256_ps512(scaled), w->scale[1], sum);
-}
-
-INLINE __m512 add_block(__m512 sum, const char *p, const Input *x, Coding f) {
-    Unpacked w;
-    unpack(&w, p, f);
-    return f.by_16 ? add_products_by_16(sum, &w, x, f) : add_products(sum, &w, x, f);
+    return _mm512_fnmadd_ps(_mm512_zextps256_ps512(scaled), w.scale[1], sum);
 }
 
 INLINE __m256 half_sum(__m512 v) {
@@ -378,25 +385,21 @@ INLINE __m128 sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d) {
     return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
 }
 
-// Four rows times x.
-INLINE __m128 dot_four(const char *const row[4], const Input *x, int cols, Coding f) {
-    __m512 sum0 = _mm512_setzero_ps(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-    size_t at = 0;
-    for (; cols >= SUPER; cols -= SUPER, at += (size_t)f.bytes, x++) {
-        for (int i = 0; i < 4; i++) prefetch(row[i] + at, f.bytes);
-        sum0 = add_block(sum0, row[0] + at, x, f);
-        sum1 = add_block(sum1, row[1] + at, x, f);
-        sum2 = add_block(sum2, row[2] + at, x, f);
-        sum3 = add_block(sum3, row[3] + at, x, f);
+// Four rows times x, n times 256 columns.
+INLINE __m128 dot_four(const char *const row[4], const Input *x, int n, Coding f) {
+    __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
+    for (size_t at = 0; n > 0; n--, at += (size_t)f.bytes, x++) {
+        for (int r = 0; r < 4; r++) prefetch(row[r] + at, f.bytes);
+        if (f.by_16) {                                  // which needs the registers for a row at a time
+            sum[0] = add_products_by_16(sum[0], row[0] + at, x, f);
+            sum[1] = add_products_by_16(sum[1], row[1] + at, x, f);
+            sum[2] = add_products_by_16(sum[2], row[2] + at, x, f);
+            sum[3] = add_products_by_16(sum[3], row[3] + at, x, f);
+        } else {
+            add_products(sum, row, at, x, f);
+        }
     }
-    if (cols > 0) {                                     // apart: its calls would cost the loop registers
-        Copy copy[4];
-        sum0 = add_block(sum0, whole(&copy[0], row[0] + at, cols, f), x, f);
-        sum1 = add_block(sum1, whole(&copy[1], row[1] + at, cols, f), x, f);
-        sum2 = add_block(sum2, whole(&copy[2], row[2] + at, cols, f), x, f);
-        sum3 = add_block(sum3, whole(&copy[3], row[3] + at, cols, f), x, f);
-    }
-    return sum_lanes(sum0, sum1, sum2, sum3);
+    return sum_lanes(sum[0], sum[1], sum[2], sum[3]);
 }
 
 // Rows r, r + apart, ... Rows side by side would share a page, and the hardware fetches ahead once per page.
@@ -406,18 +409,22 @@ INLINE void matmul_few(float *out, int stride, const Matrix *w, const BlockX8 *x
     Input in[FEW][SPAN / SUPER];
     size_t row_bytes = bytes_of(w->type, (size_t)w->cols);
     int apart = (to - from + 3) / 4;
-    for (int c = 0; c < w->cols; c += SPAN) {
-        int cols = least(w->cols - c, SPAN);
+    for (int c = 0, cols; c < w->cols; c += cols) {
+        cols = least(w->cols - c, SPAN);
+        if (cols > SUPER) cols -= cols % SUPER;         // what is left then comes alone
         const char *first = (const char *)w->data + bytes_of(w->type, (size_t)c);
         for (int t = 0; t < T; t++) prepare_row(in[t], x + ((size_t)t * w->cols + c) / BLOCK, cols, f);
         for (int r = from; r < from + apart; r++) {
+            Copy copy[4];
             const char *row[4];
             int at[4];
-            for (int i = 0; i < 4; i++)
-                at[i] = least(r + i * apart, to - 1), row[i] = first + at[i] * row_bytes;
+            for (int i = 0; i < 4; i++) {
+                at[i] = least(r + i * apart, to - 1);
+                row[i] = whole(&copy[i], first + at[i] * row_bytes, cols, f);
+            }
             for (int t = 0; t < T; t++) {
                 float sums[4], *o = out + (size_t)t * stride;
-                _mm_storeu_ps(sums, dot_four(row, in[t], cols, f));
+                _mm_storeu_ps(sums, dot_four(row, in[t], (cols + SUPER - 1) / SUPER, f));
                 for (int i = 0; i < 4 && r + i * apart < to; i++)
                     o[at[i]] = c == 0 ? sums[i] : o[at[i]] + sums[i];
             }
