@@ -233,14 +233,11 @@ INLINE Scales scales_q6_k(const void *w) {
     return sixteen(load_16(b->scales), half(b->d));
 }
 
-// Rows end where they end: the last columns, if fewer than 256, are copied and zeros put behind them.
+// Rows end where they end: the last columns, if fewer than 256, are copied to where zeros stand behind them.
 typedef struct { uint8_t bytes[8 * sizeof(BlockQ8_0)]; } Copy;          // the longest there is
 
-INLINE const void *whole(Copy *copy, const void *w, int parts, Coding c) {
-    if (parts >= 8) return w;
-    memset(copy, 0, sizeof *copy);
-    memcpy(copy, w, (size_t)parts * c.bytes / 8);
-    return copy;
+INLINE const void *whole(Copy *zeros, const void *w, int parts, Coding c) {
+    return parts >= 8 ? w : memcpy(zeros, w, (size_t)parts * c.bytes / 8);
 }
 
 // Products of bytes, sums of two in 16 bits. One side has to be unsigned, its sign moves over: of x, once
@@ -359,7 +356,7 @@ INLINE void multiply_add(__m256 sum[4], const char *const w[4], const Input *in,
 }
 
 // Four rows times the input.
-INLINE __m128 multiply_four(const char *const row[4], const Input *in, int parts, Coding c) {
+INLINE __m128 multiply_four(const char *const row[4], const Input *in, int parts, Copy last[4], Coding c) {
     __m256 sum[4] = ZERO;
     size_t at = 0;
     for (; parts >= 8; parts -= 8, in++, at += (size_t)c.bytes) {
@@ -368,9 +365,8 @@ INLINE __m128 multiply_four(const char *const row[4], const Input *in, int parts
         multiply_add(sum, w, in, c);
     }
     if (parts) {
-        Copy copy[4];
         const char *w[4];
-        for (int i = 0; i < 4; i++) w[i] = whole(&copy[i], row[i] + at, parts, c);
+        for (int i = 0; i < 4; i++) w[i] = whole(&last[i], row[i] + at, parts, c);
         multiply_add(sum, w, in, c);
     }
     return sum_lanes(sum[0], sum[1], sum[2], sum[3]);
@@ -378,6 +374,7 @@ INLINE __m128 multiply_four(const char *const row[4], const Input *in, int parts
 
 INLINE void one_token(float *out, const Matrix *w, const BlockX8 *x, int from, int to, Coding c) {
     Input in[SPAN / SUPER];
+    Copy last[4] = { 0 };
     int apart = (to - from + 3) / 4, all = w->cols / BLOCK;
     for (int k = 0; k < all; k += SPAN / BLOCK) {
         int parts = smaller(SPAN / BLOCK, all - k);
@@ -387,7 +384,7 @@ INLINE void one_token(float *out, const Matrix *w, const BlockX8 *x, int from, i
             float sums[4];
             for (int i = 0; i < 4; i++)
                 row[i] = (const char *)w->data + ((size_t)far_row(r, i, apart, to) * all + k) * c.bytes / 8;
-            _mm_storeu_ps(sums, multiply_four(row, in, parts, c));
+            _mm_storeu_ps(sums, multiply_four(row, in, parts, last, c));
             for (int i = 0; i < 4 && r + i * apart < to; i++) {
                 float *o = out + r + i * apart;
                 *o = k == 0 ? sums[i] : *o + sums[i];
@@ -403,12 +400,11 @@ INLINE void one_token(float *out, const Matrix *w, const BlockX8 *x, int from, i
 typedef struct { __m256i q[8][2]; __m256 d[2][2], m[2][2]; } Panel;
 
 // Fills one side of the panels, eight rows, with eight parts or the last few.
-INLINE void unpack_rows(Panel *panel, int side, const char *const row[8], int parts, Coding c) {
-    Copy copy[8];
+INLINE void unpack_rows(Panel *panel, int side, const char *const row[8], int parts, Copy last[8], Coding c) {
     const void *w[8];
     __m256 v[4][8];
     for (int r = 0; r < 8; r++) {
-        w[r] = whole(&copy[r], row[r], parts, c);
+        w[r] = whole(&last[r], row[r], parts, c);
         Scales s = c.scales(w[r]);
         v[0][r] = s.d[0], v[1][r] = s.d[1], v[2][r] = s.m[0], v[3][r] = s.m[1];
     }
@@ -515,6 +511,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
                         Coding c) {
     enum { PANELS = 16 };                               // by 32 columns: 12 KB, which stay close at hand
     Panel panel[PANELS];
+    Copy last[8] = { 0 };
     int parts = w->cols / BLOCK;
     for (int k = 0; k < parts; k += PANELS)
         for (int r = from; r < to; r += 16) {
@@ -525,7 +522,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
                     for (int j = 0; j < 8; j++)
                         row[j] = (const char *)w->data +
                                  ((size_t)smaller(r + 8 * side + j, to - 1) * parts + i) * c.bytes / 8;
-                    unpack_rows(panel + (i - k), side, row, k + n - i, c);
+                    unpack_rows(panel + (i - k), side, row, k + n - i, last, c);
                 }
             for (int t = 0; t < T; t += 2)
                 multiply_tile(out + (size_t)t * stride + r, stride, smaller(16, to - r), panel, n,

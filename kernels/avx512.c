@@ -262,13 +262,11 @@ INLINE void unpack_q6_k(Unpacked *u, const void *block) {
     u->small[0] = load16(b->scales), u->scale[0] = half(b->d);
 }
 
-// Rows end where they end: the last columns, if fewer than 256, are copied and zeros put behind them.
+// Rows end where they end: the last columns, if fewer than 256, are copied to where zeros stand behind them.
 typedef struct { char bytes[8 * sizeof(BlockQ8_0)]; } Copy;             // the longest there is
 
-INLINE const char *whole(Copy *copy, const char *p, int cols, Coding f) {
-    if (cols >= SUPER) return p;
-    memset(copy, 0, sizeof *copy);
-    return memcpy(copy->bytes, p, (size_t)(f.bytes / 8 * (cols / BLOCK)));
+INLINE const char *whole(Copy *zeros, const char *p, int cols, Coding f) {
+    return cols >= SUPER ? p : memcpy(zeros->bytes, p, (size_t)(f.bytes / 8 * (cols / BLOCK)));
 }
 
 INLINE void unpack(Unpacked *u, const char *p, Coding f) {
@@ -413,14 +411,14 @@ INLINE void matmul_few(float *out, int stride, const Matrix *w, const BlockX8 *x
         cols = least(w->cols - c, SPAN);
         if (cols > SUPER) cols -= cols % SUPER;         // what is left then comes alone
         const char *first = (const char *)w->data + bytes_of(w->type, (size_t)c);
+        Copy last[4] = { 0 };
         for (int t = 0; t < T; t++) prepare_row(in[t], x + ((size_t)t * w->cols + c) / BLOCK, cols, f);
         for (int r = from; r < from + apart; r++) {
-            Copy copy[4];
             const char *row[4];
             int at[4];
             for (int i = 0; i < 4; i++) {
                 at[i] = least(r + i * apart, to - 1);
-                row[i] = whole(&copy[i], first + at[i] * row_bytes, cols, f);
+                row[i] = whole(&last[i], first + at[i] * row_bytes, cols, f);
             }
             for (int t = 0; t < T; t++) {
                 float sums[4], *o = out + (size_t)t * stride;
@@ -443,14 +441,14 @@ typedef struct { __m512i q[8]; __m512 scale[2], offset[2]; } Strip;     // 16 ro
 
 // 16 rows from `row` on; those after the last stand for rows that there are not, and nobody asks for theirs.
 INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, int rows, int cols) {
+    Copy last = { 0 };
     for (; cols > 0; cols -= SUPER, row += f.bytes, out += 8) {
         __m512i q[4][16], scale[2][16];
         for (int r = 0; r < 16; r++) {
             Unpacked u;
-            Copy copy;
             const char *block = row + (size_t)least(r, rows - 1) * row_bytes;
             fetch_ahead(block, f.bytes);                // nothing finds 16 streams by itself
-            unpack(&u, whole(&copy, block, cols, f), f);
+            unpack(&u, whole(&last, block, cols, f), f);
             for (int k = 0; k < 4; k++) q[k][r] = u.q[k];
             for (int k = 0; k < 2; k++) {
                 __m512 v = f.by_16 ? _mm512_mul_ps(u.scale[k], floats(u.small[k])) : u.scale[k];
