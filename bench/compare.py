@@ -52,9 +52,9 @@ def measure_limits(given, *words):
     return run_json(given.limits, *words, "-j", given.threads, *kernels)
 
 
-def measure_ours(given, file):
+def measure_run(given, run, file):
     kernels = ["--kernels", given.kernels] if given.kernels else []
-    return run_json(given.run, file, "-m", "bench", "-n", 1, "--json", "-q", "-j", given.threads, *kernels)
+    return run_json(run, file, "-m", "bench", "-n", 1, "--json", "-q", "-j", given.threads, *kernels)
 
 
 class LlamaPython:
@@ -86,7 +86,21 @@ class LlamaBench:
                 "decode": {"tokens": 128, "runs": wrote["samples_ts"]}, "threads": given.threads}
 
 
+class OtherBuild:
+    """This program once more: by another compiler, or of another commit."""
+
+    def __init__(self, path):
+        self.path = path.resolve()
+        self.about = {"name": "other build", "version": first_line(self.path, "--version"),
+                      "system_info": str(path)}
+
+    def measure(self, given, file):
+        return measure_run(given, self.path, file)
+
+
 def find_peer(given):
+    if given.against:
+        return OtherBuild(given.against)
     if given.llama_bench:
         return LlamaBench(given.llama_bench)
     if given.without_peer:
@@ -104,7 +118,7 @@ def measure_row(given, shape, type, peer):
     for round in range(given.rounds):
         note(f"{file.name}: round {round + 1} of {given.rounds}")
         row["limits"].append(measure_limits(given, file, "--quick"))
-        row["ours"].append(measure_ours(given, file))
+        row["ours"].append(measure_run(given, given.run, file))
         if peer:
             row["theirs"].append(peer.measure(given, file))
     row["summary"] = report.summarize(row)
@@ -171,6 +185,7 @@ def parse():
     add("--stories", metavar="FILE", help="also the whole command of 200 tokens, by stories260K")
     add("--models", type=Path, default=ROOT / "build/bench", help="where models are made (build/bench)")
     add("--llama-bench", metavar="PATH", help="measure llama.cpp with its own program")
+    add("--against", metavar="RUN", type=Path, help="another build of this program, in llama.cpp's place")
     add("--without-peer", action="store_true", help="against the limits alone")
     add("--run", default=ROOT / "run", help="the program (./run)")
     add("--limits", default=ROOT / "build/limits", help="bench/limits.c, built (build/limits)")
@@ -200,7 +215,8 @@ def check(given):
     if given.threads < 1 or given.rounds < 1:
         fail("--threads and --rounds: at least 1")
     for path, cure in ((given.run, "build it with make"), (given.limits, "build it with make build/limits"),
-                       (given.llama_bench, "name llama.cpp's program"), (given.stories, "name a model")):
+                       (given.llama_bench, "name llama.cpp's program"),
+                       (given.against, "name a build of this program"), (given.stories, "name a model")):
         if path and not Path(path).is_file():
             fail(f"{path} is not there: {cure}")
 

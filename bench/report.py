@@ -56,7 +56,8 @@ def summarize(row):
                                 [multiply_adds] * len(row["ours"])),
         "bytes_beyond_file_and_cache": {"ours": max(turn["peak_bytes"] for turn in row["ours"]) - known},
     }
-    peaks = [turn["peak_bytes"] - turn["python_bytes"] for turn in row["theirs"] if "peak_bytes" in turn]
+    peaks = [turn["peak_bytes"] - turn.get("python_bytes", 0)
+             for turn in row["theirs"] if "peak_bytes" in turn]
     if peaks:
         out["bytes_beyond_file_and_cache"]["theirs"] = max(peaks) - known
     return out
@@ -76,8 +77,13 @@ def rate(side):
     return "{:.{d}f} ({:.{d}f}-{:.{d}f})".format(side["median"], side["low"], side["high"], d=digits)
 
 
-HEADER = ["model", "type", "decode tok/s", "llama.cpp", "ratio", "of read limit", "llama.cpp",
-          "prefill tok/s", "llama.cpp", "ratio", "of mul-add limit", "llama.cpp", "MB beyond"]
+def peer_name(result):
+    return (result["peer"] or {}).get("name", "llama.cpp")
+
+
+def header(peer):
+    return ["model", "type", "decode tok/s", peer, "ratio", "of read limit", peer,
+            "prefill tok/s", peer, "ratio", "of mul-add limit", peer, "MB beyond"]
 
 
 def cells(row):
@@ -96,7 +102,7 @@ def heading(result):
         f"{m['cpu']}, {result['threads']} threads, {m['system']}, {result['compiler']}",
         f"{result['date']}, commit {result['commit']}, kernels {result['kernels']}, "
         f"{result['rounds']} rounds, load {m['load']:.1f} at the start",
-        f"llama.cpp: {peer['version']}, {peer['system_info']}" if peer else "without llama.cpp",
+        f"{peer_name(result)}: {peer['version']}, {peer['system_info']}" if peer else "without llama.cpp",
     ]
     if result["limits"]:
         limits = [max(turn[name][-1] for turn in result["limits"])
@@ -112,13 +118,13 @@ def heading(result):
 
 def table(result, markdown=False):
     """Lines of text; median and quartiles of tokens/s, and MB of memory beyond the file and the cache."""
-    rows = [HEADER, *(cells(row) for row in result["rows"])]
+    rows = [header(peer_name(result)), *(cells(row) for row in result["rows"])]
     widths = [max(map(len, column)) for column in zip(*rows)]
     padded = [[cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
               for row in rows]
     if not markdown:
         return [*heading(result), "", *("  ".join(row) for row in padded)]
-    rule = "|".join("---" if i < 2 else "---:" for i in range(len(HEADER)))
+    rule = "|".join("---" if i < 2 else "---:" for i in range(len(widths)))
     lines = [f"| {' | '.join(row)} |" for row in padded]
     *about, command = heading(result)
     return [*(f"{line}  " for line in about), f"`{command}`", "", lines[0], f"|{rule}|", *lines[1:]]
@@ -142,7 +148,7 @@ def plot(result, path):
     titles = {"decode": "decode, % of the read limit", "prefill": "prefill, % of the multiply-add limit"}
     for axis, (part, title) in zip(axes, titles.items()):
         for side, label, color, shift in (("ours", "prenorm", "#0072b2", -0.2),
-                                          ("theirs", "llama.cpp", "#e69f00", 0.2)):
+                                          ("theirs", peer_name(result), "#e69f00", 0.2)):
             heights = [100 * row["summary"][part].get(side, {"fraction": 0})["fraction"] for row in rows]
             if side == "ours" or result["peer"]:
                 axis.barh(places + shift, heights, 0.4, label=label, color=color)

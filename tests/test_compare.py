@@ -178,6 +178,19 @@ echo '[{"build_number": 1, "build_commit": "abc", "cpu_info": "a CPU", "backends
 """
 
 
+HALF = """#!/usr/bin/env python3
+import json, subprocess, sys
+done = subprocess.run(["{run}", *sys.argv[1:]], check=True, capture_output=True, text=True)
+if "bench" not in sys.argv:
+    sys.exit(print(done.stdout))
+result = json.loads(done.stdout)
+for part in "prefill", "decode":
+    result[part]["twice"] = result[part]["runs"][0]
+    result[part]["runs"] = [result[part]["twice"] / 2]
+print(json.dumps(result))
+"""
+
+
 def test_llama_bench(run, folder, tmp_path):
     """A stand-in for the program, which has its options and its keys."""
     program, out = tmp_path / "llama-bench", tmp_path / "out.json"
@@ -200,6 +213,21 @@ def test_llama_bench(run, folder, tmp_path):
     assert read.endswith("-p 512 -n 0") and wrote.endswith("-p 0 -n 128 -d 512")
 
 
+def test_another_build(run, folder, tmp_path):
+    """It stands where llama.cpp would, and is half as fast."""
+    program, out = tmp_path / "run", tmp_path / "out.json"
+    program.write_text(HALF.format(run=run.path))
+    program.chmod(0o755)
+    done = compare(*quick, "--run", run.path, "--models", folder, "--out", out, "--against", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("other build") == 5 and "llama.cpp" not in done.stdout
+    for row in json.loads(out.read_text())["rows"]:
+        (ours,), (theirs,) = row["ours"], row["theirs"]
+        for part in "decode", "prefill":
+            ratio = 2 * ours[part]["runs"][0] / theirs[part]["twice"]
+            assert row["summary"][part]["ratio"] == pytest.approx(ratio)
+
+
 @pytest.mark.skipif(not INSTALLED, reason="llama.cpp is not installed; `make peers` sets it up")
 def test_llama_cpp(run, folder, tmp_path):
     done = compare(*quick, "--threads", 1, "--run", run.path, "--models", folder,
@@ -220,7 +248,8 @@ def test_llama_cpp(run, folder, tmp_path):
 @pytest.mark.parametrize("args, word", [
     (("--types", "Q9_9"), "Q9_9"), (("--shape", "900B"), "900B"),
     (("--types", "Q4_K", "--shape", "15M"), "15M"),
-    (("--llama-bench", "/absent/llama-bench"), "/absent/llama-bench"), (("--run", "/absent/run"), "make"),
+    (("--llama-bench", "/absent/llama-bench"), "/absent/llama-bench"),
+    (("--against", "/absent/old"), "/absent/old"), (("--run", "/absent/run"), "make"),
     (("--limits", "/absent/limits"), "make"), (("--show", "/absent/file.json"), "/absent/file.json"),
     (("--threads", "0"), "--threads"), (("--kernels", "none", "--types", "Q8_0", "--shape", "tiny"), "none"),
 ])
