@@ -43,6 +43,7 @@ static inline float exp_of(float x) {
     return choose(x < -87, 0, choose(x > 88, INFINITY, y));
 }
 
+// In each lane x > v ? x : v, so that a NaN in x is passed over.
 INLINE Wide larger(const float *x, Wide v) {
     typedef int32_t Mask __attribute__((vector_size(sizeof(Wide))));
     Wide w;

@@ -59,6 +59,20 @@ static void test_softmax(int n) {
     check_margin("exp", y, n);
 }
 
+// What is not a number is passed over, but for the first.
+static void test_largest(int n) {
+    float x[MOST + 8];
+    guarded(x, n, 20);
+    for (int i = 0; i < n; i++) x[i] = -INFINITY;
+    CHECK(kernels.largest(x, n) == -INFINITY, "largest of %d times -inf: got %g", n, kernels.largest(x, n));
+    for (int i = 1; i < n; i++) x[i] = i % 3 ? NAN : (float)-i;
+    float want = n > 3 ? -3 : -INFINITY;
+    CHECK(kernels.largest(x, n) == want, "largest of %d, some NaN: wanted %g, got %g", n, want,
+          kernels.largest(x, n));
+    x[0] = NAN;
+    CHECK(isnan(kernels.largest(x, n)), "largest of %d, NaN first: got %g", n, kernels.largest(x, n));
+}
+
 static void test_swiglu(int n) {
     float gate[MOST + 8], z[MOST + 8], up[MOST + 8];
     memcpy(z, guarded(gate, n, 30), sizeof z), guarded(up, n, 3);
@@ -122,7 +136,7 @@ int main(void) {
         if (!choose_kernels(sets[i])) continue;
         test_exp();
         for (int n = 1; n <= MOST; n++) {
-            test_softmax(n), test_swiglu(n);
+            test_softmax(n), test_largest(n), test_swiglu(n);
             test_normalize(n, 0, 1), test_normalize(n, 1e4, 1), test_normalize(n, 0, 1e30);
         }
         test_sums();
