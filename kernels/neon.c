@@ -215,14 +215,12 @@ INLINE Scales scales_of(const void *w, Coding c) {
     return s;
 }
 
-// Rows end where they end: the last columns, if fewer than 256, are copied and zeros put behind them.
+// Rows end where they end: the last columns, if fewer than 256, are copied to where zeros stand behind them.
+// Those are there from the beginning, and stay, as all rows end with as many columns.
 typedef struct { uint8_t bytes[8 * sizeof(BlockQ8_0)]; } Copy;          // the longest there is
 
-INLINE const void *whole(Copy *copy, const void *w, int parts, Coding c) {
-    if (parts >= 8) return w;
-    memset(copy, 0, sizeof *copy);
-    memcpy(copy, w, (size_t)(parts * c.bytes / 8));
-    return copy;
+INLINE const void *whole(Copy *last, const void *w, int parts, Coding c) {
+    return parts >= 8 ? w : memcpy(last, w, (size_t)(parts * c.bytes / 8));
 }
 
 INLINE const char *row_of(const Matrix *w, int row, int part, Coding c) {
@@ -278,7 +276,8 @@ INLINE float32x4_t multiply_add(float32x4_t sum, const void *w, const Input *in,
 }
 
 // Four rows times one token.
-INLINE float32x4_t multiply_four(const char *const row[4], const BlockX8 *x, int parts, Coding c) {
+INLINE float32x4_t multiply_four(const char *const row[4], const BlockX8 *x, int parts, Copy *last,
+                                 Coding c) {
     float32x4_t sum[4] = { { 0 } };
     size_t at = 0;
     for (; parts >= 8; parts -= 8, x += 8, at += (size_t)c.bytes) {
@@ -289,26 +288,25 @@ INLINE float32x4_t multiply_four(const char *const row[4], const BlockX8 *x, int
         }
     }
     if (parts) {
-        BlockX8 last[8] = { { 0 } };
-        memcpy(last, x, (size_t)parts * sizeof *x);
-        Input in = input(last, c);
-        for (int i = 0; i < 4; i++) {
-            Copy copy;
-            sum[i] = multiply_add(sum[i], whole(&copy, row[i] + at, parts, c), &in, c);
-        }
+        BlockX8 last_x[8] = { { 0 } };
+        memcpy(last_x, x, (size_t)parts * sizeof *x);
+        Input in = input(last_x, c);
+        for (int i = 0; i < 4; i++)
+            sum[i] = multiply_add(sum[i], whole(last, row[i] + at, parts, c), &in, c);
     }
     return sum_lanes(sum);
 }
 
 INLINE void few_tokens(float *out, int stride, const Matrix *w, const BlockX8 *x, int T, int from, int to,
                        Coding c) {
+    Copy last = { 0 };
     int apart = (to - from + 3) / 4, parts = w->cols / BLOCK;
     for (int r = from; r < from + apart; r++) {
         const char *row[4];
         int at[4];
         for (int i = 0; i < 4; i++) at[i] = far_row(r, i, apart, to), row[i] = row_of(w, at[i], 0, c);
         for (int t = 0; t < T; t++) {
-            float32x4_t sums = multiply_four(row, x + (size_t)t * parts, parts, c);
+            float32x4_t sums = multiply_four(row, x + (size_t)t * parts, parts, &last, c);
             for (int i = 0; i < 4; i++) out[(size_t)t * stride + at[i]] = sums[i];
         }
     }
@@ -329,11 +327,10 @@ INLINE void transpose_codes(int8x16_t *out, const int8x16x2_t q[4], int half) {
     vst4q_s32((int32_t *)out, v);
 }
 
-INLINE void unpack_panel(Panel *panel, const char *const row[4], int parts, Coding c) {
-    Copy copy[4];
+INLINE void unpack_panel(Panel *panel, const char *const row[4], int parts, Copy last[4], Coding c) {
     const void *w[4];
     Scales s[4];
-    for (int r = 0; r < 4; r++) w[r] = whole(&copy[r], row[r], parts, c), s[r] = scales_of(w[r], c);
+    for (int r = 0; r < 4; r++) w[r] = whole(&last[r], row[r], parts, c), s[r] = scales_of(w[r], c);
     for (int i = 0; i < (c.by_16 ? 4 : 2); i++) {
         transpose(panel->d + 4 * i, s[0].d[i], s[1].d[i], s[2].d[i], s[3].d[i]);
         if (c.has_m) transpose(panel->m + 4 * i, s[0].m[i], s[1].m[i], s[2].m[i], s[3].m[i]);
@@ -386,6 +383,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
                         Coding c) {
     enum { PANELS = 4 };                                // 1024 columns: they stay in the cache
     Panel panels[PANELS][2];
+    Copy last[4] = { 0 };
     int parts = w->cols / BLOCK;
     for (int k = 0; k < parts; k += 8 * PANELS)
         for (int r = from; r < to; r += 8) {
@@ -394,7 +392,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
                 for (int p = 0; p < 2; p++) {
                     const char *row[4];
                     for (int j = 0; j < 4; j++) row[j] = row_of(w, smaller(r + 4 * p + j, to - 1), k + i, c);
-                    unpack_panel(&panels[i / 8][p], row, n - i, c);
+                    unpack_panel(&panels[i / 8][p], row, n - i, last, c);
                 }
             for (int t = 0; t < T; t += 4) {
                 const BlockX8 *in[4];
