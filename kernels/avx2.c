@@ -234,10 +234,11 @@ INLINE Scales scales_q6_k(const void *w) {
 }
 
 // Rows end where they end: the last columns, if fewer than 256, are copied to where zeros stand behind them.
+// Those are there from the beginning, and stay, as all rows end with as many columns.
 typedef struct { uint8_t bytes[8 * sizeof(BlockQ8_0)]; } Copy;          // the longest there is
 
-INLINE const void *whole(Copy *zeros, const void *w, int parts, Coding c) {
-    return parts >= 8 ? w : memcpy(zeros, w, (size_t)parts * c.bytes / 8);
+INLINE const void *whole(Copy *last, const void *w, int parts, Coding c) {
+    return parts >= 8 ? w : memcpy(last, w, (size_t)parts * c.bytes / 8);
 }
 
 // Products of bytes, sums of two in 16 bits. One side has to be unsigned, its sign moves over: of x, once

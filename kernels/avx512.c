@@ -171,8 +171,6 @@ INLINE void unpack_iq4_nl(Unpacked *u, const void *block) {
     for (int k = 0; k < 4; k++) u->q[k] = _mm512_shuffle_epi8(steps, u->q[k]);
 }
 
-INLINE __m512i twice(const uint8_t *p) { return _mm512_broadcast_i64x4(load32(p)); }    // 32 bytes
-
 // Bit `from` comes to where bit `to` was; neighbours in 16 bits stray.
 INLINE __m512i move_bit(__m512i v, int from, int to) {
     unsigned left = (unsigned)(to - from), right = (unsigned)(from - to);
@@ -182,7 +180,8 @@ INLINE __m512i move_bit(__m512i v, int from, int to) {
 // 32 bytes, twice: of each the bit `low`, and in the upper half the bit `high`, moved to bit `to`.
 INLINE __m512i bit_of_halves(const uint8_t *bytes, int low, int high, int to) {
     const int64_t l = 1ll << low << 8 * (7 - to), h = 1ll << high << 8 * (7 - to);      // as in bits_from
-    return _mm512_gf2p8affine_epi64_epi8(twice(bytes), _mm512_setr_epi64(l, l, l, l, h, h, h, h), 0);
+    __m512i twice = _mm512_broadcast_i64x4(load32(bytes));
+    return _mm512_gf2p8affine_epi64_epi8(twice, _mm512_setr_epi64(l, l, l, l, h, h, h, h), 0);
 }
 
 INLINE void unpack_q2_k(Unpacked *u, const void *block) {
@@ -263,10 +262,11 @@ INLINE void unpack_q6_k(Unpacked *u, const void *block) {
 }
 
 // Rows end where they end: the last columns, if fewer than 256, are copied to where zeros stand behind them.
+// Those are there from the beginning, and stay, as all rows end with as many columns.
 typedef struct { char bytes[8 * sizeof(BlockQ8_0)]; } Copy;             // the longest there is
 
-INLINE const char *whole(Copy *zeros, const char *p, int cols, Coding f) {
-    return cols >= SUPER ? p : memcpy(zeros->bytes, p, (size_t)(f.bytes / 8 * (cols / BLOCK)));
+INLINE const char *whole(Copy *last, const char *p, int cols, Coding f) {
+    return cols >= SUPER ? p : memcpy(last->bytes, p, (size_t)(f.bytes / 8 * (cols / BLOCK)));
 }
 
 INLINE void unpack(Unpacked *u, const char *p, Coding f) {
@@ -331,7 +331,7 @@ INLINE void add_products(__m512 sum[4], const char *const row[4], size_t at, con
     __m512 scale[4];
     for (int r = 0; r < 4; r++) scale[r] = _mm512_mul_ps(w[r].scale[0], x->scale[0]);
     for (int i = 0; i < 2; i++) {
-        const __m512i four = _mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i));
+        const __m512i which = _mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i));
         __m512i s[4];
         for (int r = 0; r < 4; r++) {
             s[r] = f.zero ? x->zeros[i] : _mm512_setzero_si512();
@@ -339,11 +339,11 @@ INLINE void add_products(__m512 sum[4], const char *const row[4], size_t at, con
             s[r] = _mm512_dpbusd_epi32(s[r], w[r].q[2 * i + 1], x->q[2 * i + 1]);
         }
         for (int r = 0; r < 4; r++) {
-            __m512 spread = _mm512_permutexvar_ps(four, scale[r]);
+            __m512 spread = _mm512_permutexvar_ps(which, scale[r]);
             sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[r]), spread, sum[r]);
         }
     }
-    for (int r = 0; r < 4 && f.has_offsets; r++)        // these are scaled just so
+    for (int r = 0; r < 4 && f.has_offsets; r++)        // offsets are scaled just so
         sum[r] = _mm512_mask_add_ps(sum[r], 0xff00, sum[r], scale[r]);
 }
 
@@ -388,7 +388,7 @@ INLINE __m128 dot_four(const char *const row[4], const Input *x, int n, Coding f
     __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
     for (size_t at = 0; n > 0; n--, at += (size_t)f.bytes, x++) {
         for (int r = 0; r < 4; r++) prefetch(row[r] + at, f.bytes);
-        if (f.by_16) {                                  // which needs the registers for a row at a time
+        if (f.by_16) {                                  // too few registers for four rows at once
             sum[0] = add_products_by_16(sum[0], row[0] + at, x, f);
             sum[1] = add_products_by_16(sum[1], row[1] + at, x, f);
             sum[2] = add_products_by_16(sum[2], row[2] + at, x, f);
@@ -405,13 +405,13 @@ INLINE __m128 dot_four(const char *const row[4], const Input *x, int n, Coding f
 INLINE void matmul_few(float *out, int stride, const Matrix *w, const BlockX8 *x, int T, int from, int to,
                        Coding f) {
     Input in[FEW][SPAN / SUPER];
+    Copy last[4] = { 0 };
     size_t row_bytes = bytes_of(w->type, (size_t)w->cols);
     int apart = (to - from + 3) / 4;
     for (int c = 0, cols; c < w->cols; c += cols) {
         cols = least(w->cols - c, SPAN);
-        if (cols > SUPER) cols -= cols % SUPER;         // what is left then comes alone
+        if (cols > SUPER) cols -= cols % SUPER;         // the rest is a pass of its own
         const char *first = (const char *)w->data + bytes_of(w->type, (size_t)c);
-        Copy last[4] = { 0 };
         for (int t = 0; t < T; t++) prepare_row(in[t], x + ((size_t)t * w->cols + c) / BLOCK, cols, f);
         for (int r = from; r < from + apart; r++) {
             const char *row[4];

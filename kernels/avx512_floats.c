@@ -9,6 +9,7 @@
 
 enum { FEW_FLOATS = 8, SHORT_ROW = 256, FLOAT_DEPTH = 512 };
 
+// bytes_of one number, but a constant.
 INLINE size_t size_of(Type type) { return type == F32 ? sizeof(float) : sizeof(Half); }
 
 INLINE __m512 load_floats(Type type, const void *row, size_t i, __mmask16 there) {
@@ -30,7 +31,7 @@ INLINE __m512 sum_each(const __m512 v[16]) {
     return SINGLES(PAIRS(a[0], a[1]), PAIRS(a[2], a[3]));
 }
 
-// As dot_rows; two sums to a row, so that additions do not wait for each other.
+// One row or four, so far apart; two sums to a row, so that additions do not wait for each other.
 INLINE void dot_float_rows(float *out, Type type, int many, const char *row, size_t far, size_t far_bytes,
                            const float *x, int cols) {
     __m512 a[4], b[4];
