@@ -2,6 +2,7 @@
 
     make bench                                        the 110M model in every type
     make bench BENCH="--shape 1.1B --types Q8_0,F16"  or .venv/bin/python bench/compare.py with these
+    make bench BENCH="--against RUN"                  another build of this program in llama.cpp's place
     python3 bench/compare.py --show FILE --markdown   the table of an earlier run
 
 Every round measures the limits, this engine and llama.cpp, one after the other, each in a process of its own
@@ -99,12 +100,12 @@ class OtherBuild:
 
 
 def find_peer(given):
+    if given.without_peer:
+        return None
     if given.against:
         return OtherBuild(given.against)
     if given.llama_bench:
         return LlamaBench(given.llama_bench)
-    if given.without_peer:
-        return None
     if importlib.util.find_spec("llama_cpp"):
         return LlamaPython()
     note("llama.cpp is not installed, so the comparison is with the limits alone; `make peers` sets it up")

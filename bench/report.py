@@ -5,9 +5,9 @@
 
 The limits have as many threads. How fast memory can be read changes from one second to the next on a shared
 machine, so each run is held against the rate at which the same process read the same weights right after
-it. That of multiply-adds, of the best instruction of these kernels (int8 for quantized weights, else fp32),
-is the best that was seen. What is typical is the median, its spread the quartiles; ratios are formed within
-a round.
+it, llama.cpp's against ours. That of multiply-adds, of the best instruction of these kernels (int8 for
+quantized weights, else fp32), is the best that was seen. What is typical is the median, its spread the
+quartiles; ratios are formed within a round.
 """
 
 import numpy as np
@@ -27,8 +27,9 @@ def typical(turn, part):
 
 
 def compare_part(row, part, work, limits):
-    """Ours and theirs; the ratio of the two, and what of the limits they reach. limits: of each round."""
-    out = {"work_per_token": work, "limit_per_s": float(np.median(limits)), "ours": spread(row["ours"], part)}
+    """Ours and theirs; the ratio of the two, and what of the limits they reach: a limit for each round."""
+    out = {"work_per_token": work, "limit_per_s": float(np.median(limits["ours"])),
+           "ours": spread(row["ours"], part)}
     if row["theirs"]:
         out["theirs"] = spread(row["theirs"], part)
         out["ratio"] = float(np.median([typical(ours, part) / typical(theirs, part)
@@ -36,7 +37,7 @@ def compare_part(row, part, work, limits):
     for side in "ours", "theirs":
         if side in out:
             out[side]["fraction"] = float(np.median([work * typical(turn, part) / limit
-                                                     for turn, limit in zip(row[side], limits)]))
+                                                     for turn, limit in zip(row[side], limits[side])]))
     return out
 
 
@@ -47,13 +48,16 @@ def summarize(row):
     context = prompt + row["ours"][0]["decode"]["tokens"]
     name = "float_g_per_s" if row["type"] in models.FLOATS else "int8_g_per_s"
     multiply_adds = 1e9 * max(turn[name][-1] for turn in row["limits"])
-    reads = [1e9 * np.median(turn["decode"]["read_limits_gb_per_s"]) for turn in row["ours"]]
+    rates = [turn["decode"]["read_limits_gb_per_s"] for turn in row["ours"]]
+    theirs = [turn["decode"].get("read_limits_gb_per_s", rate) for turn, rate in zip(row["theirs"], rates)]
+    reads = {"ours": [1e9 * np.median(rate) for rate in rates],
+             "theirs": [1e9 * np.median(rate) for rate in theirs]}
     known = row["file_bytes"] + shape.cache_bytes(context)
     out = {
         "decode": compare_part(row, "decode", models.bytes_of(row["type"], layers + classifier), reads),
         # of a prompt, only the last token meets the classifier
         "prefill": compare_part(row, "prefill", layers + classifier / prompt,
-                                [multiply_adds] * len(row["ours"])),
+                                dict.fromkeys(("ours", "theirs"), [multiply_adds] * len(row["ours"]))),
         "bytes_beyond_file_and_cache": {"ours": max(turn["peak_bytes"] for turn in row["ours"]) - known},
     }
     peaks = [turn["peak_bytes"] - turn.get("python_bytes", 0)

@@ -178,19 +178,6 @@ echo '[{"build_number": 1, "build_commit": "abc", "cpu_info": "a CPU", "backends
 """
 
 
-HALF = """#!/usr/bin/env python3
-import json, subprocess, sys
-done = subprocess.run(["{run}", *sys.argv[1:]], check=True, capture_output=True, text=True)
-if "bench" not in sys.argv:
-    sys.exit(print(done.stdout))
-result = json.loads(done.stdout)
-for part in "prefill", "decode":
-    result[part]["twice"] = result[part]["runs"][0]
-    result[part]["runs"] = [result[part]["twice"] / 2]
-print(json.dumps(result))
-"""
-
-
 def test_llama_bench(run, folder, tmp_path):
     """A stand-in for the program, which has its options and its keys."""
     program, out = tmp_path / "llama-bench", tmp_path / "out.json"
@@ -211,6 +198,19 @@ def test_llama_bench(run, folder, tmp_path):
     for call in read, wrote:
         assert " -t 2 " in f" {call} " and " -b 512 -ub 512 -ngl 0 " in call and "tiny-Q8_0.gguf" in call
     assert read.endswith("-p 512 -n 0") and wrote.endswith("-p 0 -n 128 -d 512")
+
+
+HALF = """#!/usr/bin/env python3
+import json, subprocess, sys
+done = subprocess.run(["{run}", *sys.argv[1:]], check=True, capture_output=True, text=True)
+if "bench" not in sys.argv:
+    sys.exit(print(done.stdout))
+result = json.loads(done.stdout)
+for part in "prefill", "decode":
+    result[part]["twice"] = result[part]["runs"][0]
+    result[part]["runs"] = [result[part]["twice"] / 2]
+print(json.dumps(result))
+"""
 
 
 def test_another_build(run, folder, tmp_path):
