@@ -209,6 +209,7 @@ result = json.loads(done.stdout)
 for part in "prefill", "decode":
     result[part]["twice"] = result[part]["runs"][0]
     result[part]["runs"] = [result[part]["twice"] / 2]
+result["decode"]["read_limits_gb_per_s"] = [1]
 print(json.dumps(result))
 """
 
@@ -226,6 +227,9 @@ def test_another_build(run, folder, tmp_path):
         for part in "decode", "prefill":
             ratio = 2 * ours[part]["runs"][0] / theirs[part]["twice"]
             assert row["summary"][part]["ratio"] == pytest.approx(ratio)
+        decode = row["summary"]["decode"]               # of the limit that the other build itself has told
+        reads = decode["work_per_token"] * decode["theirs"]["median"]
+        assert decode["theirs"]["fraction"] == pytest.approx(reads / 1e9)
 
 
 @pytest.mark.skipif(not INSTALLED, reason="llama.cpp is not installed; `make peers` sets it up")
