@@ -22,6 +22,12 @@ INLINE double total(Wide v) {                           // of its lanes
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+INLINE float largest_lane(Wide v) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
 INLINE int smaller(int a, int b) { return a < b ? a : b; }
 
 INLINE __m128i load_16(const void *p) { return _mm_loadu_si128((const __m128i *)p); }

@@ -20,6 +20,8 @@ INLINE double total(Wide v) {                           // of its lanes
     return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtps_pd(low), _mm512_cvtps_pd(high)));
 }
 
+INLINE float largest_lane(Wide v) { return _mm512_reduce_max_ps(v); }
+
 static inline int least(int a, int b) { return a < b ? a : b; }
 
 INLINE __m128i load16(const void *p) { return _mm_loadu_si128(p); }                // so many bytes

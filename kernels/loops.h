@@ -20,65 +20,84 @@ static inline float add_lanes(const float *s) {
 static inline uint32_t bits_of(float f) { uint32_t bits; memcpy(&bits, &f, sizeof bits); return bits; }
 static inline float float_of(uint32_t bits) { float f; memcpy(&f, &bits, sizeof f); return f; }
 
-// a where the condition holds, otherwise b, without a branch: a loop with branches finds no wide registers.
-static inline float choose(bool condition, float a, float b) {
-    uint32_t mask = -(uint32_t)condition;
-    return float_of((bits_of(a) & mask) | (bits_of(b) & ~mask));
+typedef uint32_t Bits __attribute__((vector_size(sizeof(Wide))));           // of a Wide: (Bits)v
+
+INLINE Wide wide(float x) { return x - (Wide){ 0 }; }                       // in every lane
+INLINE Wide choose(Bits where, Wide a, Wide b) { return (Wide)(((Bits)a & where) | ((Bits)b & ~where)); }
+
+// The numbers at x, of which n are there: the others are zeros, and are not written.
+INLINE Wide load_wide(const float *x, int n) {
+    Wide v = { 0 };
+    memcpy(&v, x, n < LANE ? (size_t)n * sizeof *x : sizeof v);
+    return v;
+}
+INLINE void store_wide(float *x, int n, Wide v) {
+    memcpy(x, &v, n < LANE ? (size_t)n * sizeof *x : sizeof v);
 }
 
 // e^x = 2^n * e^r, n whole and |r| <= ln(2) / 2. e^r is 1 + r + r^2 q(r), q fitted so that the largest
 // relative error is least: 3e-9, to which rounding adds 1e-7. Below -87, where floats end, it is 0, above 88
 // infinity. NaN stays NaN.
-static inline float exp_of(float x) {
-    const float whole = 12582912;                       // 1.5 * 2^23: a float of this size has no fraction
-    float shifted = x * 1.44269504f + whole, n = shifted - whole;
-    float r = x - n * 0.693145752f - n * 1.42860677e-6f;            // ln 2 in two parts: the first is short
-    float q = 0.00138145975f;
-    q = q * r + 0.008368717f;
-    q = q * r + 0.0416683881f;
-    q = q * r + 0.166665206f;
-    q = q * r + 0.499999934f;
-    float power = float_of((bits_of(shifted) << 23) + 0x3f800000);  // 2^n: the shift drops what `whole` added
-    float y = (r * r * q + r + 1) * power;
-    return choose(x < -87, 0, choose(x > 88, INFINITY, y));
+INLINE Wide exp_of(Wide x) {
+    const Wide whole = wide(12582912);                  // 1.5 * 2^23: a float of this size has no fraction
+    Wide shifted = MULTIPLY_ADD(x, wide(1.44269504f), whole), n = shifted - whole;
+    Wide r = MULTIPLY_ADD(n, wide(-0.693145752f), x);   // ln 2 in two parts: the first is short
+    r = MULTIPLY_ADD(n, wide(-1.42860677e-6f), r);
+    Wide q = MULTIPLY_ADD(r, wide(0.00138145975f), wide(0.008368717f));
+    q = MULTIPLY_ADD(q, r, wide(0.0416683881f));
+    q = MULTIPLY_ADD(q, r, wide(0.166665206f));
+    q = MULTIPLY_ADD(q, r, wide(0.499999934f));
+    Wide power = (Wide)(((Bits)shifted << 23) + 0x3f800000);        // 2^n: the shift drops what `whole` added
+    Wide y = (MULTIPLY_ADD(r * r, q, r) + 1) * power;
+    return choose((Bits)(x < -87), wide(0), choose((Bits)(x > 88), wide(INFINITY), y));
 }
 
 // In each lane x > v ? x : v, so that a NaN in x is passed over.
 INLINE Wide larger(const float *x, Wide v) {
-    typedef int32_t Mask __attribute__((vector_size(sizeof(Wide))));
-    Wide w;
-    memcpy(&w, x, sizeof w);
-    Mask more = w > v;
-    return (Wide)(((Mask)w & more) | ((Mask)v & ~more));
+    Wide w = load_wide(x, LANE);
+    return choose((Bits)(w > v), w, v);
 }
 
 TARGET static float largest_loop(const float *x, int n) {
-    Wide a = x[0] - (Wide){ 0 }, b = a;
-    float most = x[0], rest[2 * LANE];
+    Wide a = wide(x[0]), b = a;
     int i = 0;
     for (; i + 2 * LANE <= n; i += 2 * LANE) a = larger(x + i, a), b = larger(x + i + LANE, b);
-    if (i < n) {
-        for (int j = 0; j < 2 * LANE; j++) rest[j] = i + j < n ? x[i + j] : most;
-        a = larger(rest, a), b = larger(rest + LANE, b);
-    }
-    memcpy(rest, &b, sizeof b), a = larger(rest, a);
-    memcpy(rest, &a, sizeof a);
-    for (int j = 0; j < LANE; j++) most = rest[j] > most ? rest[j] : most;
+    for (; i + LANE <= n; i += LANE) a = larger(x + i, a);
+    float most = largest_lane(choose((Bits)(a > b), a, b));
+    for (; i < n; i++) most = x[i] > most ? x[i] : most;
     return most;
 }
 
+INLINE Wide exp_at(float *x, int n, Wide scale, Wide shift) {
+    Wide y = exp_of(MULTIPLY_ADD(load_wide(x, n), scale, -shift));
+    store_wide(x, n, y);
+    return y;
+}
+
 TARGET static float exp_loop(float *x, int n, float scale, float shift) {
-    for (int i = 0; i < n; i++) x[i] = exp_of(x[i] * scale - shift);
-    float lane[LANES] = { 0 }, tail = 0;                // apart, or else compilers add them one by one
+    Wide sum[LANES / LANE] = { { 0 } };
+    float lane[LANES];
     int i = 0;
     for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
-    for (; i < n; i++) tail += x[i];
-    return add_lanes(lane) + tail;
+        for (int j = 0; j < LANES / LANE; j++)
+            sum[j] += exp_at(x + i + j * LANE, LANE, wide(scale), wide(shift));
+    memcpy(lane, sum, sizeof sum);
+    for (; i < n; i += LANE) {
+        exp_at(x + i, n - i, wide(scale), wide(shift));
+        for (int j = i; j < n && j < i + LANE; j++) lane[j % LANES] += x[j];
+    }
+    return add_lanes(lane);
+}
+
+INLINE void swiglu_at(float *gate, const float *up, int n) {
+    Wide g = load_wide(gate, n);
+    store_wide(gate, n, g / (1 + exp_of(-g)) * load_wide(up, n));
 }
 
 TARGET static void swiglu_loop(float *gate, const float *up, int n) {
-    for (int i = 0; i < n; i++) gate[i] = gate[i] / (1 + exp_of(-gate[i])) * up[i];
+    int i = 0;
+    for (; i + LANE <= n; i += LANE) swiglu_at(gate + i, up + i, LANE);
+    if (i < n) swiglu_at(gate + i, up + i, n - i);
 }
 
 #define LOOPS .largest = largest_loop, .exp = exp_loop, .swiglu = swiglu_loop, \

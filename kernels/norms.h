@@ -17,6 +17,10 @@
 typedef float Wide __attribute__((vector_size(16)));    // a register of floats
 INLINE Wide in_register(Wide v) { return v; }           // a set may forbid to load it for each use again
 INLINE double total(Wide v) { return ((double)v[0] + v[2]) + ((double)v[1] + v[3]); }
+INLINE float largest_lane(Wide v) {
+    float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
+    return a > b ? a : b;
+}
 #endif
 
 // An addition takes four steps: so many sums keep registers of 4 or 8 busy, half as many those of 16.
