@@ -39,38 +39,64 @@ void rotate(float *x, const float *rope, int T, int heads, int head_dim, int rop
             }
 }
 
-// ---------------------------------------------------------------------------- the KV cache
-
 typedef struct { const Config *c; State *s; int layer; } Job;
 
-static void *cache_row(void *cache, const Config *c, const State *s, int layer, int kv_head, int pos) {
-    size_t row = ((size_t)layer * c->n_kv_heads + kv_head) * s->context + pos;
-    return (char *)cache + bytes_of(s->kv_type, row * c->head_dim);
-}
-
-// The keys (or values) of one head are a matrix that grows by a row with every token: some rows of it.
-static Matrix cache_matrix(void *cache, const Config *c, const State *s, int layer, int kv_head,
-                           int pos, int rows) {
-    return (Matrix){ s->kv_type, rows, c->head_dim, cache_row(cache, c, s, layer, kv_head, pos), NULL, 0 };
-}
-
-// Turn the queries and keys of tokens begin .. end - 1, and keep keys and values.
-static void remember(void *job, int begin, int end) {
-    const Job *j = job;
-    const Config *c = j->c;
-    State *s = j->s;
+// The queries and keys of tokens begin .. end - 1.
+static void turn(void *job, int begin, int end) {
+    const Config *c = ((const Job *)job)->c;
+    State *s = ((const Job *)job)->s;
     int q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim, n = end - begin;
     const float *rope = s->rope + (size_t)begin * c->rope_dim;
     rotate(s->q + (size_t)begin * q_dim, rope, n, c->n_heads, c->head_dim, c->rope_dim, c->rotation);
     rotate(s->k + (size_t)begin * kv_dim, rope, n, c->n_kv_heads, c->head_dim, c->rope_dim, c->rotation);
-    for (int t = begin; t < end; t++)
-        for (int h = 0; h < c->n_kv_heads; h++) {
+}
+
+// ---------------------------------------------------------------------------- the KV cache
+
+// A value is kept as a row, a key as a column: SPAN of them, side by side, are a matrix of head_dim rows. So
+// scores are a mixture of rows, as outputs are: a row for each dimension, by what the query has there.
+
+static void *value_at(const Config *c, const State *s, int layer, int kv_head, int pos) {
+    size_t row = ((size_t)layer * c->n_kv_heads + kv_head) * s->context + pos;
+    return (char *)s->values + bytes_of(s->kv_type, row * c->head_dim);
+}
+
+static void *key_at(const Config *c, const State *s, int layer, int kv_head, int pos) {
+    size_t span = ((size_t)layer * c->n_kv_heads + kv_head) * spans(s->context) + pos / SPAN;
+    return (char *)s->keys + bytes_of(s->kv_type, span * c->head_dim * SPAN + pos % SPAN);
+}
+
+static void put_key(void *column, Type type, const float *key, int head_dim) {
+    enum { SOME = 16 };
+    union { float f[SOME]; Half h[SOME]; } row;
+    for (int i = 0; i < head_dim; i += SOME) {
+        int n = head_dim - i < SOME ? head_dim - i : SOME;
+        kernels.encode[type](&row, key + i, n);
+        for (int j = 0; j < n; j++)
+            if (type == F32) ((float *)column)[(i + j) * SPAN] = row.f[j];
+            else              ((Half *)column)[(i + j) * SPAN] = row.h[j];
+    }
+}
+
+// Keep the keys and values of heads begin .. end - 1.
+static void remember(void *job, int begin, int end) {
+    const Job *j = job;
+    const Config *c = j->c;
+    State *s = j->s;
+    for (int h = begin; h < end; h++)
+        for (int t = 0; t < s->T; t++) {
             size_t from = ((size_t)t * c->n_kv_heads + h) * c->head_dim;
-            void *key = cache_row(s->keys, c, s, j->layer, h, s->pos + t);
-            void *value = cache_row(s->values, c, s, j->layer, h, s->pos + t);
-            kernels.encode[s->kv_type](key, s->k + from, c->head_dim);
-            kernels.encode[s->kv_type](value, s->v + from, c->head_dim);
+            put_key(key_at(c, s, j->layer, h, s->pos + t), s->kv_type, s->k + from, c->head_dim);
+            kernels.encode[s->kv_type](value_at(c, s, j->layer, h, s->pos + t), s->v + from, c->head_dim);
         }
+}
+
+// scores: (rows, SPAN), of some queries with the keys of positions p .. p + n - 1, p a multiple of SPAN.
+static void score(float *scores, const Config *c, const State *s, int layer, int kv_head, int p, int n,
+                  const float *queries, int rows) {
+    Matrix keys = { s->kv_type, c->head_dim, SPAN, key_at(c, s, layer, kv_head, p), NULL, 0 };
+    memset(scores, 0, ((rows - 1) * (size_t)SPAN + n) * sizeof *scores);
+    kernels.mix[s->kv_type](scores, &keys, n, queries, c->head_dim, rows);
 }
 
 // ---------------------------------------------------------------------------- looking back
@@ -125,31 +151,31 @@ static int visible_to(const Look *l, int t, int p, int n) {
 static void gather(Look *l, int t, int tokens, int p, int begin, int end) {
     const Config *c = l->c;
     State *s = l->s;
-    Matrix values = cache_matrix(s->values, c, s, l->layer, l->kv_head, p + begin, end - begin);
+    void *first = value_at(c, s, l->layer, l->kv_head, p + begin);
+    Matrix values = { s->kv_type, end - begin, c->head_dim, first, NULL, 0 };
     size_t row = (size_t)t * l->group;
-    kernels.mix[s->kv_type](l->found + row * c->head_dim, &values, l->scores + row * SPAN + begin, SPAN,
-                            tokens * l->group);
+    kernels.mix[s->kv_type](l->found + row * c->head_dim, &values, c->head_dim,
+                            l->scores + row * SPAN + begin, SPAN, tokens * l->group);
 }
 
 // Positions p .. p + n - 1, as far as each token may see them.
 static void look_at(Look *l, int p, int n) {
     const Config *c = l->c;
-    State *s = l->s;
-    Type type = s->kv_type;
+    int rows = l->tokens * l->group;
     float scale = 1 / sqrtf((float)c->head_dim);
-    Matrix keys = cache_matrix(s->keys, c, s, l->layer, l->kv_head, p, n);
-    kernels.matmul[type](l->scores, SPAN, &keys, l->asked, l->tokens * l->group, 0, n);
-    for (int row = 0; row < l->tokens * l->group; row++) {
+    score(l->scores, c, l->s, l->layer, l->kv_head, p, n, l->asked, rows);
+    for (int row = 0; row < rows; row++) {
         int visible = visible_to(l, row / l->group, p, n);
-        if (visible == 0) continue;
-        float *score = l->scores + (size_t)row * SPAN, *found = l->found + (size_t)row * c->head_dim;
-        float before = l->largest[row], largest = scale * kernels.largest(score, visible);
-        if (!(largest > before)) largest = before;
-        float shrink = expf(before - largest);
-        l->sum[row] = l->sum[row] * shrink + kernels.exp(score, visible, scale, largest);
-        l->largest[row] = largest;
+        const float *scores = l->scores + (size_t)row * SPAN;
+        float largest = visible ? scale * kernels.largest(scores, visible) : -INFINITY;
+        if (!(largest > l->largest[row])) continue;
+        float *found = l->found + (size_t)row * c->head_dim, shrink = expf(l->largest[row] - largest);
         for (int i = 0; i < c->head_dim; i++) found[i] *= shrink;
+        l->sum[row] *= shrink, l->largest[row] = largest;
     }
+    for (int row = 0; row < rows; row++)
+        l->sum[row] += kernels.exp(l->scores + (size_t)row * SPAN, visible_to(l, row / l->group, p, n), scale,
+                                   l->largest[row]);
     int common = visible_to(l, 0, p, n);                // what the first token sees, all see
     gather(l, 0, l->tokens, p, 0, common);
     for (int t = 1; t < l->tokens; t++) gather(l, t, 1, p, common, visible_to(l, t, p, n));
@@ -158,6 +184,7 @@ static void look_at(Look *l, int p, int n) {
 static void attend(void *job, int begin, int end) {
     const Job *j = job;
     for (int item = begin; item < end; item++) {
+        if (j->s->T == 1) remember(job, item, item + 1);        // whose key this core is about to read
         Look l = begin_look(j, item);
         int seen = j->s->pos + l.first + l.tokens;
         for (int p = 0; p < seen; p += SPAN) look_at(&l, p, seen - p < SPAN ? seen - p : SPAN);
@@ -173,8 +200,9 @@ static void show_weights(const Config *c, State *s, int layer, int t) {
     for (int h = 0; h < c->n_heads; h++) {
         const float *q = s->q + ((size_t)t * c->n_heads + h) * c->head_dim;
         float *weight = s->weights + (size_t)h * s->context, scale = 1 / sqrtf((float)c->head_dim);
-        Matrix keys = cache_matrix(s->keys, c, s, layer, h / (c->n_heads / c->n_kv_heads), 0, seen);
-        kernels.matmul[s->kv_type](weight, seen, &keys, q, 1, 0, seen);
+        for (int p = 0; p < seen; p += SPAN)
+            score(weight + p, c, s, layer, h / (c->n_heads / c->n_kv_heads), p,
+                  seen - p < SPAN ? seen - p : SPAN, q, 1);
         float sum = kernels.exp(weight, seen, scale, scale * kernels.largest(weight, seen));
         for (int p = 0; p < seen; p++) weight[p] /= sum;
     }
@@ -187,6 +215,7 @@ enum { CHUNK = 1 << 16 };                               // multiply-adds worth h
 static void look_back(const Config *c, State *s, int layer) {
     int blocks = (s->T + TOGETHER - 1) / TOGETHER, tokens = s->T < TOGETHER ? s->T : TOGETHER;
     size_t cost = (size_t)tokens * (c->n_heads / c->n_kv_heads) * (s->pos + s->T) * c->head_dim * 2;
+    if (s->T > 1) parallel_for(c->n_kv_heads, 1, remember, &(Job){ c, s, layer });
     parallel_for(blocks * c->n_kv_heads, (int)(1 + CHUNK / cost), attend, &(Job){ c, s, layer });
     if (s->observer && !s->spares_weights)
         for (int t = 0; t < s->T; t++) show_weights(c, s, layer, t);
@@ -198,7 +227,7 @@ void attention(const Model *m, State *s, int layer) {
     const Layer *w = &m->weights.layers[layer];
 
     matmul(s, (Product[]){ { s->q, &w->wq }, { s->k, &w->wk }, { s->v, &w->wv } }, 3, s->xb);
-    parallel_for(s->T, 8, remember, &(Job){ c, s, layer });
+    parallel_for(s->T, 8, turn, &(Job){ c, s, layer });
     report(s, Q_ROPE, layer, s->q, s->T, c->n_heads * c->head_dim);
     report(s, K_ROPE, layer, s->k, s->T, c->n_kv_heads * c->head_dim);
     look_back(c, s, layer);

@@ -59,7 +59,8 @@ const char *state_create(State *s, const Config *c, int context, int max_tokens,
     size_t T = max_tokens, q_dim = times(c->n_heads, c->head_dim), kv_dim = times(c->n_kv_heads, c->head_dim);
     size_t widest = q_dim > (size_t)c->hidden_dim ? q_dim : (size_t)c->hidden_dim;
     if (widest < (size_t)c->dim) widest = (size_t)c->dim;
-    size_t f = sizeof(float), cache = times(times(c->n_layers, context), times(kv_dim, bytes_of(kv, 1)));
+    size_t f = sizeof(float), position = times(c->n_layers, times(kv_dim, bytes_of(kv, 1)));
+    size_t keys = times(position, (size_t)spans(context) * SPAN), values = times(position, context);
     *s = (State){ .max_tokens = max_tokens, .context = context, .kv_type = kv };
     struct { void *buffer; size_t size; } plan[] = {
         { &s->x,      times(T, c->dim * f) },            { &s->xb,     times(T, c->dim * f) },
@@ -71,7 +72,7 @@ const char *state_create(State *s, const Config *c, int context, int max_tokens,
         { &s->scores, times(T, times(c->n_heads, SPAN * f)) }, { &s->running, times(T, c->n_heads * 2 * f) },
         { &s->logits, times(max_wanted, c->vocab_size * f) },
         { &s->x8,     times(T, widest / BLOCK * sizeof(BlockX8)) },
-        { &s->keys,   cache },                           { &s->values, cache },
+        { &s->keys,   keys },                            { &s->values, values },
     };
     size_t count = sizeof plan / sizeof *plan, total = 0;
     for (size_t i = 0; i < count; i++)

@@ -98,6 +98,7 @@ typedef struct {            // what an operation has just computed
 typedef void Observer(void *context, const Event *event);
 
 enum { SPAN = 128 };                                    // positions that attention looks at together
+static inline int spans(int context) { return (context - 1) / SPAN + 1; }
 
 typedef struct {            // the activations of one pass
     int T, pos;             // the rows under way: T tokens, the first at position pos
@@ -117,7 +118,8 @@ typedef struct {            // the activations of one pass
     float *rope;            // (T, rope_dim)  cos, sin of every pair's angle
     float *logits;          // (wanted, vocab_size)
     BlockX8 *x8;            // (T, widest input / 32)  the input of a product with quantized weights
-    void *keys, *values;    // (n_layers, n_kv_heads, context, head_dim)  the KV cache
+    void *keys;             // (n_layers, n_kv_heads, spans(context), head_dim, SPAN)  the KV cache: the keys
+    void *values;           // (n_layers, n_kv_heads, context, head_dim)  and the values
     void *memory;           // all of the above is one allocation
     size_t memory_size;
     Observer *observer;     // when set, hears of every operation; the results stay the same

@@ -117,53 +117,47 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const float *x,
         }
 }
 
-// For few tokens: 8 * n columns of the mixture for one of them, or the last few; the sums stay in registers.
-INLINE void mix_columns(float *out, const float *scale, const char *w, size_t pitch, int rows, int n,
-                        int cols, Number number) {
-    __m256 sum[8];
-    for (int i = 0; i < n; i++) sum[i] = load(out + 8 * i, cols, (Number){ sizeof *out, load_f32 });
-    for (int r = 0; r < rows; r++, w += pitch)
-        for (int i = 0; i < n; i++) {
-            __m256 v = load(w + 8 * i * number.size, cols, number);
-            sum[i] = _mm256_fmadd_ps(_mm256_set1_ps(scale[r]), v, sum[i]);
+// 8 * wide columns of the mixture, or the last few, for some tokens, tokens * wide up to 8: the sums stay in
+// registers. Meanwhile comes what lies behind w, which in a cache is read next: soon enough for the second
+// level, and the first is left to what is in use.
+INLINE void mix_columns(float *out, const Matrix *w, int c, int cols, const float *scale, int stride,
+                        int tokens, int wide, Number n) {
+    const Number f = { sizeof *out, load_f32 };
+    size_t pitch = (size_t)w->cols * n.size, next = (size_t)w->rows * pitch;
+    const char *row = (const char *)w->data + (size_t)c * n.size;
+    __m256 sum[4][8];
+    out += c;
+    for (int t = 0; t < tokens; t++)
+        for (int i = 0; i < wide; i++) sum[t][i] = load(out + (size_t)t * w->cols + 8 * i, cols - 8 * i, f);
+    for (int r = 0; r < w->rows; r++, row += pitch) {
+        for (int i = 0; i < 8 * wide * n.size; i += 64) _mm_prefetch(row + next + i, _MM_HINT_T1);
+        for (int i = 0; i < wide; i++) {
+            __m256 v = load(row + 8 * i * n.size, cols - 8 * i, n);
+            for (int t = 0; t < tokens; t++)
+                sum[t][i] = _mm256_fmadd_ps(_mm256_set1_ps(scale[(size_t)t * stride + r]), v, sum[t][i]);
         }
-    for (int i = 0; i < n; i++) {
-        float some[8];
-        _mm256_storeu_ps(some, sum[i]);
-        memcpy(out + 8 * i, some, (size_t)smaller(cols, 8) * sizeof *out);
     }
+    for (int t = 0; t < tokens; t++)
+        for (int i = 0; i < wide; i++) {
+            float some[8];
+            _mm256_storeu_ps(some, sum[t][i]);
+            memcpy(out + (size_t)t * w->cols + 8 * i, some, (size_t)smaller(cols - 8 * i, 8) * sizeof *out);
+        }
 }
 
-INLINE void mix_few(float *out, const Matrix *w, const float *scale, int stride, int T, Number n) {
-    const char *at = w->data;
-    size_t pitch = (size_t)w->cols * n.size;
-    for (int t = 0; t < T; t++, out += w->cols, scale += stride) {
-        int c = 0;
-        for (; c + 64 <= w->cols; c += 64)
-            mix_columns(out + c, scale, at + c * n.size, pitch, w->rows, 8, 8, n);
-        for (; c + 8 <= w->cols; c += 8)
-            mix_columns(out + c, scale, at + c * n.size, pitch, w->rows, 1, 8, n);
-        if (c < w->cols) mix_columns(out + c, scale, at + c * n.size, pitch, w->rows, 1, w->cols - c, n);
-    }
+INLINE void mix_few(float *out, const Matrix *w, int cols, const float *scale, int stride, int tokens,
+                    int wide, Number n) {
+    int c = 0;
+    for (; c + 8 * wide <= cols; c += 8 * wide)
+        mix_columns(out, w, c, 8 * wide, scale, stride, tokens, wide, n);
+    for (; c + 8 <= cols; c += 8) mix_columns(out, w, c, 8, scale, stride, tokens, 1, n);
+    if (c < cols) mix_columns(out, w, c, cols - c, scale, stride, tokens, 1, n);
 }
 
-// For many: the columns are lanes as they lie, and a panel is w itself, converted once for all tokens.
-INLINE void mix_many(float *out, const Matrix *w, const float *scale, int stride, int T, Number n) {
-    enum { ROWS = 128 };
-    _Alignas(32) float panel[ROWS][16];
-    for (int c = 0; c < w->cols; c += 16)
-        for (int r = 0; r < w->rows; r += ROWS) {
-            int cols = smaller(16, w->cols - c), rows = smaller(ROWS, w->rows - r);
-            for (int k = 0; k < rows; k++) {
-                const char *row = (const char *)w->data + ((size_t)(r + k) * w->cols + c) * n.size;
-                for (int i = 0; i < 16; i += 8)
-                    _mm256_store_ps(panel[k] + i, i < cols ? load(row + i * n.size, cols - i, n)
-                                                           : _mm256_setzero_ps());
-            }
-            for (int t = 0; t < T; t += 4)
-                multiply_tile(out + (size_t)t * w->cols + c, w->cols, cols, panel, rows,
-                              scale + (size_t)t * stride + r, stride, smaller(4, T - t), false);
-        }
+INLINE void mix(float *out, const Matrix *w, int cols, const float *scale, int stride, int T, Number n) {
+    for (; T >= 4; T -= 4, out += 4 * (size_t)w->cols, scale += 4 * (size_t)stride)
+        mix_few(out, w, cols, scale, stride, 4, 2, n);
+    for (; T > 0; T--, out += w->cols, scale += stride) mix_few(out, w, cols, scale, stride, 1, 8, n);
 }
 
 #define FLOAT_KERNELS(name, bytes)                                                                          \
@@ -173,10 +167,9 @@ INLINE void mix_many(float *out, const Matrix *w, const float *scale, int stride
         if (T < 8) few_tokens(out, stride, w, x, T, from, to, n);                                    \
         else      many_tokens(out, stride, w, x, T, from, to, n);                                    \
     }                                                                                                       \
-    TARGET void avx2_mix_##name(float *out, const Matrix *w, const float *scale, int stride, int T) {       \
-        const Number n = { bytes, load_##name };                                                            \
-        if (T < 4) mix_few(out, w, scale, stride, T, n);                                                    \
-        else      mix_many(out, w, scale, stride, T, n);                                                    \
+    TARGET void avx2_mix_##name(float *out, const Matrix *w, int cols, const float *scale, int stride,      \
+                                int T) {                                                                    \
+        mix(out, w, cols, scale, stride, T, (Number){ bytes, load_##name });                                \
     }
 
 FLOAT_KERNELS(f32, 4)

@@ -1,13 +1,13 @@
 // avx512_floats.c - x86-64 with AVX-512: matrices of floats, and the rounding of inputs.
 //
-// A few tokens and many, as in avx512.c, and between them some tokens with short rows, as a cache of keys has
-// them. What lies past the end of a row is masked off, and neither read nor written.
+// A few tokens and many, as in avx512.c. What lies past the end of a row is masked off, and neither read nor
+// written.
 #include "kernels.h"
 
 #ifdef __x86_64__
 #include "avx512.h"
 
-enum { FEW_FLOATS = 8, SHORT_ROW = 256, FLOAT_DEPTH = 512 };
+enum { FEW_FLOATS = 8, FLOAT_DEPTH = 512 };
 
 // bytes_of one number, but a constant.
 INLINE size_t size_of(Type type) { return type == F32 ? sizeof(float) : sizeof(Half); }
@@ -17,18 +17,6 @@ INLINE __m512 load_floats(Type type, const void *row, size_t i, __mmask16 there)
     __m256i halves = _mm256_maskz_loadu_epi16(there, (const uint16_t *)row + i);
     if (type == F16) return _mm512_cvtph_ps(halves);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));   // an upper half
-}
-
-// Lane i: the sum of the lanes of v[i].
-INLINE __m512 sum_each(const __m512 v[16]) {
-    __m512 a[4], b[4];
-#define HALVES(x, y) _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee))
-#define QUARTERS(x, y) _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd))
-#define PAIRS(x, y) _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x44), _mm512_shuffle_ps(x, y, 0xee))
-#define SINGLES(x, y) _mm512_add_ps(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd))
-    for (int i = 0; i < 4; i++) a[i] = HALVES(v[i], v[i + 4]), b[i] = HALVES(v[i + 8], v[i + 12]);
-    for (int i = 0; i < 4; i++) a[i] = QUARTERS(a[i], b[i]);
-    return SINGLES(PAIRS(a[0], a[1]), PAIRS(a[2], a[3]));
 }
 
 // One row or four, so far apart; two sums to a row, so that additions do not wait for each other.
@@ -63,71 +51,6 @@ INLINE void few_floats(float *out, int stride, const Matrix *w, const float *x, 
         for (int t = 0; t < T; t++)
             dot_float_rows(out + (size_t)t * stride + from + i, type, 1, row, 0, 0,
                            x + (size_t)t * w->cols, w->cols);
-}
-
-// Rows that lie one after the other, as those of a cache of keys and values do.
-INLINE void fetch_rows(const char *p, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch(p + 8192 + i, _MM_HINT_T0);
-}
-
-// Four rows times four tokens: what 16 columns add to their sums, token by token.
-INLINE void add_columns(__m512 sum[16], Type type, const char *const *row, const float *const *x, int c,
-                        __mmask16 there) {
-    __m512 w[4];
-    for (int i = 0; i < 4; i++) w[i] = load_floats(type, row[i], (size_t)c, there);
-    for (int t = 0; t < 4; t++) {
-        __m512 y = _mm512_maskz_loadu_ps(there, x[t] + c);
-        for (int i = 0; i < 4; i++) sum[4 * t + i] = _mm512_fmadd_ps(w[i], y, sum[4 * t + i]);
-    }
-}
-
-// For short rows, and more than one token but too few for a panel to pay.
-INLINE void short_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
-                         Type type) {
-    size_t row_bytes = bytes_of(type, (size_t)w->cols);
-    for (int r = from; r < to; r += 4) {
-        const char *row[4];
-        for (int i = 0; i < 4; i++) row[i] = (const char *)w->data + (size_t)least(r + i, to - 1) * row_bytes;
-        fetch_rows(row[0], 4 * row_bytes);
-        for (int t = 0; t < T; t += 4) {
-            __m512 sum[16];
-            float sums[4][4];
-            const float *in[4];
-            for (int i = 0; i < 16; i++) sum[i] = _mm512_setzero_ps();
-            for (int i = 0; i < 4; i++) in[i] = x + (size_t)least(t + i, T - 1) * w->cols;
-            int c = 0;
-            for (; c + 16 <= w->cols; c += 16) add_columns(sum, type, row, in, c, 0xffff);
-            if (c < w->cols) add_columns(sum, type, row, in, c, first(w->cols - c));
-            _mm512_storeu_ps(*sums, sum_each(sum));
-            for (int k = 0; k < least(4, T - t); k++)
-                _mm_mask_storeu_ps(out + (size_t)(t + k) * stride + r, (__mmask8)first(to - r),
-                                   _mm_loadu_ps(sums[k]));
-        }
-    }
-}
-
-INLINE __m512 products(Type type, const char *row, const float *x, int cols) {
-    __m512 sum = _mm512_setzero_ps();
-    int c = 0;
-    for (; c + 16 <= cols; c += 16)
-        sum = _mm512_fmadd_ps(load_floats(type, row, (size_t)c, 0xffff), _mm512_loadu_ps(x + c), sum);
-    if (c == cols) return sum;
-    __mmask16 rest = first(cols - c);
-    return _mm512_fmadd_ps(load_floats(type, row, (size_t)c, rest), _mm512_maskz_loadu_ps(rest, x + c), sum);
-}
-
-// For short rows, and one token: 16 rows, one after the other, and their lanes are added up together.
-INLINE void one_short(float *out, const Matrix *w, const float *x, int from, int to, Type type) {
-    size_t row_bytes = bytes_of(type, (size_t)w->cols);
-    for (int r = from; r < to; r += 16) {
-        __m512 sum[16];
-        for (int i = 0; i < 16; i++) {
-            const char *row = (const char *)w->data + (size_t)least(r + i, to - 1) * row_bytes;
-            fetch_rows(row, row_bytes);
-            sum[i] = products(type, row, x, w->cols);
-        }
-        _mm512_mask_storeu_ps(out + r, first(to - r), sum_each(sum));
-    }
 }
 
 // 64 rows times 6 tokens, one column at a time.
@@ -183,10 +106,12 @@ INLINE void many_floats(float *out, int stride, const Matrix *w, const float *x,
         }
 }
 
-// 64 columns of the mixture, or the last few, for one token or for four: the sums stay in registers.
-INLINE void mix_columns(float *out, const Matrix *w, const float *scale, int stride, int tokens, Type type,
-                        int c, int cols) {
-    size_t row_bytes = bytes_of(type, (size_t)w->cols);
+// 64 columns of the mixture, or the last few, for at most four tokens: the sums stay in registers. Meanwhile
+// comes what lies behind w, which in a cache is read next: soon enough for the second level, and the first is
+// left to what is in use.
+INLINE void mix_columns(float *out, const Matrix *w, int c, int cols, const float *scale, int stride,
+                        int tokens, Type type) {
+    size_t row_bytes = bytes_of(type, (size_t)w->cols), next = (size_t)w->rows * row_bytes;
     const char *row = (const char *)w->data + (size_t)c * size_of(type);
     __m512 sum[4][4];
     __mmask16 there[4];
@@ -197,7 +122,7 @@ INLINE void mix_columns(float *out, const Matrix *w, const float *scale, int str
     for (int r = 0; r < w->rows; r++, row += row_bytes) {
         __m512 v[4];
         for (int i = 0; i < 4; i++) v[i] = load_floats(type, row, 16 * (size_t)i, there[i]);
-        fetch_rows(row, 64 * size_of(type));
+        for (size_t i = 0; i < 64 * size_of(type); i += 64) _mm_prefetch(row + next + i, _MM_HINT_T1);
         for (int t = 0; t < tokens; t++) {
             __m512 y = _mm512_set1_ps(scale[(size_t)t * stride + r]);
             for (int i = 0; i < 4; i++) sum[t][i] = _mm512_fmadd_ps(v[i], y, sum[t][i]);
@@ -208,51 +133,28 @@ INLINE void mix_columns(float *out, const Matrix *w, const float *scale, int str
             _mm512_mask_storeu_ps(out + (size_t)t * w->cols + c + 16 * i, there[i], sum[t][i]);
 }
 
-INLINE void mix_few(float *out, const Matrix *w, const float *scale, int stride, int tokens, Type type) {
+INLINE void mix_few(float *out, const Matrix *w, int cols, const float *scale, int stride, int tokens,
+                    Type type) {
     int c = 0;
-    for (; c + 64 <= w->cols; c += 64) mix_columns(out, w, scale, stride, tokens, type, c, 64);
-    if (c < w->cols) mix_columns(out, w, scale, stride, tokens, type, c, w->cols - c);
+    for (; c + 64 <= cols; c += 64) mix_columns(out, w, c, 64, scale, stride, tokens, type);
+    if (c < cols) mix_columns(out, w, c, cols - c, scale, stride, tokens, type);
 }
 
-// The columns of a mixture are lanes as they lie: the panel is w itself, converted once for all tokens.
-INLINE void mix_many(float *out, const Matrix *w, const float *scale, int stride, int T, Type type) {
-    enum { DEPTH = 64 };
-    _Alignas(64) float panel[DEPTH][ROWS];
-    size_t row_bytes = bytes_of(type, (size_t)w->cols);
-    for (int c = 0; c < w->cols; c += ROWS)
-        for (int r = 0; r < w->rows; r += DEPTH) {
-            int rows = least(w->rows - r, DEPTH), cols = least(w->cols - c, ROWS);
-            for (int k = 0; k < rows; k++) {
-                const char *row = (const char *)w->data + (size_t)(r + k) * row_bytes;
-                for (int i = 0; i < ROWS; i += 16)
-                    _mm512_store_ps(&panel[k][i], load_floats(type, row, (size_t)(c + i), first(cols - i)));
-            }
-            multiply_panel(out + c, w->cols, (const float (*)[ROWS])panel, cols, scale + r, stride, rows, T,
-                           false);
-        }
-}
-
-INLINE void mix(float *out, const Matrix *w, const float *scale, int stride, int T, Type type) {
-    if (T > FEW_FLOATS) { mix_many(out, w, scale, stride, T, type); return; }
+INLINE void mix(float *out, const Matrix *w, int cols, const float *scale, int stride, int T, Type type) {
     for (; T >= 4; T -= 4, out += 4 * (size_t)w->cols, scale += 4 * (size_t)stride)
-        mix_few(out, w, scale, stride, 4, type);
-    for (; T > 0; T--, out += w->cols, scale += stride) mix_few(out, w, scale, stride, 1, type);
+        mix_few(out, w, cols, scale, stride, 4, type);
+    for (; T > 0; T--, out += w->cols, scale += stride) mix_few(out, w, cols, scale, stride, 1, type);
 }
 
 #define FLOAT_KERNELS(name, type)                                                                           \
     TARGET static void few_##name(ARGUMENTS) { few_floats(out, stride, w, x, T, from, to, type); }          \
-    TARGET static void short_##name(ARGUMENTS) { short_floats(out, stride, w, x, T, from, to, type); }      \
-    TARGET static void one_##name(ARGUMENTS) {                                                              \
-        (void)stride, (void)T;                                                                              \
-        one_short(out, w, x, from, to, type);                                                               \
-    }                                                                                                       \
     TARGET static void many_##name(ARGUMENTS) { many_floats(out, stride, w, x, T, from, to, type); }        \
     void avx512_matmul_##name(ARGUMENTS) {                                                                  \
-        Matmul *few = w->cols > SHORT_ROW ? few_##name : T == 1 ? one_##name : short_##name;               \
-        (T <= FEW_FLOATS ? few : many_##name)(out, stride, w, x, T, from, to);                              \
+        (T <= FEW_FLOATS ? few_##name : many_##name)(out, stride, w, x, T, from, to);                       \
     }                                                                                                       \
-    TARGET void avx512_mix_##name(float *out, const Matrix *w, const float *scale, int stride, int T) {     \
-        mix(out, w, scale, stride, T, type);                                                                \
+    TARGET void avx512_mix_##name(float *out, const Matrix *w, int cols, const float *scale, int stride,    \
+                                  int T) {                                                                  \
+        mix(out, w, cols, scale, stride, T, type);                                                          \
     }
 
 FLOAT_KERNELS(f32, F32)

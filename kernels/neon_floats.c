@@ -116,18 +116,18 @@ INLINE void mix_strip(float *out, const Matrix *w, int c, int n, const float *sc
     for (int t = 0; t < tokens; t++) memcpy(out + (size_t)t * w->cols + c, sum[t], (size_t)n * sizeof *out);
 }
 
-INLINE void mix(float *out, const Matrix *w, const float *scale, int stride, int T, Float f) {
+INLINE void mix(float *out, const Matrix *w, int cols, const float *scale, int stride, int T, Float f) {
     int t = 0;
     for (; t + 4 <= T; t += 4, out += 4 * (size_t)w->cols, scale += 4 * (size_t)stride) {
         int c = 0;
-        for (; c + 8 <= w->cols; c += 8) mix_strip(out, w, c, 8, scale, stride, 4, f);
-        if (c < w->cols) mix_strip(out, w, c, w->cols - c, scale, stride, 4, f);
+        for (; c + 8 <= cols; c += 8) mix_strip(out, w, c, 8, scale, stride, 4, f);
+        if (c < cols) mix_strip(out, w, c, cols - c, scale, stride, 4, f);
     }
     for (; t < T; t++, out += w->cols, scale += stride) {
         int c = 0;
-        for (; c + 32 <= w->cols; c += 32) mix_strip(out, w, c, 32, scale, stride, 1, f);
-        for (; c + 8 <= w->cols; c += 8) mix_strip(out, w, c, 8, scale, stride, 1, f);
-        if (c < w->cols) mix_strip(out, w, c, w->cols - c, scale, stride, 1, f);
+        for (; c + 32 <= cols; c += 32) mix_strip(out, w, c, 32, scale, stride, 1, f);
+        for (; c + 8 <= cols; c += 8) mix_strip(out, w, c, 8, scale, stride, 1, f);
+        if (c < cols) mix_strip(out, w, c, cols - c, scale, stride, 1, f);
     }
 }
 
@@ -138,8 +138,8 @@ INLINE void mix(float *out, const Matrix *w, const float *scale, int stride, int
         if (T < MANY) few_tokens(out, stride, w, x, T, from, to, f);                                        \
         else         many_tokens(out, stride, w, x, T, from, to, f);                                        \
     }                                                                                                       \
-    void neon_mix_##name(float *out, const Matrix *w, const float *scale, int stride, int T) {              \
-        mix(out, w, scale, stride, T, (Float){ bytes, load_##name });                                       \
+    void neon_mix_##name(float *out, const Matrix *w, int cols, const float *scale, int stride, int T) {    \
+        mix(out, w, cols, scale, stride, T, (Float){ bytes, load_##name });                                 \
     }
 
 FLOAT_KERNELS(f32, 4)

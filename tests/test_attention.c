@@ -222,17 +222,27 @@ static void test_cache_types(void) {
     free(wq), free(wk), free(wv), free(wo), free(x);
 }
 
+// Keys 0 .. n - 1 of one head, (n, head_dim), from the columns in which the cache has them.
+static float *keys_of(const State *s, const Config *c, int kv_head, int n) {
+    float *keys = malloc((size_t)n * c->head_dim * sizeof *keys), columns[SPAN];
+    Matrix all = { s->kv_type, 0, SPAN, s->keys, NULL, 0 };
+    for (int p = 0, span = kv_head * spans(s->context); p < n; p += SPAN, span++)
+        for (int i = 0; i < c->head_dim; i++) {
+            kernels.decode[s->kv_type](columns, &all, span * c->head_dim + i);
+            for (int j = p; j < n && j < p + SPAN; j++) keys[(size_t)j * c->head_dim + i] = columns[j - p];
+        }
+    return keys;
+}
+
 // softmax(q . k / sqrt(head_dim)) v of one row in double, from what the cache holds.
 static void attend_in_double(double *out, const State *s, const Config *c, int head, int t) {
     int kv_head = head / (c->n_heads / c->n_kv_heads), seen = s->pos + t + 1;
     const float *q = s->q + ((size_t)t * c->n_heads + head) * c->head_dim;
     double score[512], largest = -INFINITY, sum = 0;
-    float *row = malloc((size_t)c->head_dim * sizeof *row);
-    Matrix keys = { s->kv_type, s->context, c->head_dim, s->keys, NULL, 0 }, values = keys;
-    values.data = s->values;
+    float *keys = keys_of(s, c, kv_head, seen), *row = malloc((size_t)c->head_dim * sizeof *row);
+    Matrix values = { s->kv_type, s->context, c->head_dim, s->values, NULL, 0 };
     for (int p = 0; p < seen; p++) {
-        kernels.decode[s->kv_type](row, &keys, kv_head * s->context + p);
-        score[p] = dot(q, row, c->head_dim) / sqrt(c->head_dim);
+        score[p] = dot(q, keys + (size_t)p * c->head_dim, c->head_dim) / sqrt(c->head_dim);
         largest = score[p] > largest ? score[p] : largest;
     }
     for (int p = 0; p < seen; p++) sum += score[p] = exp(score[p] - largest);
@@ -241,7 +251,7 @@ static void attend_in_double(double *out, const State *s, const Config *c, int h
         kernels.decode[s->kv_type](row, &values, kv_head * s->context + p);
         for (int i = 0; i < c->head_dim; i++) out[i] += score[p] / sum * row[i];
     }
-    free(row);
+    free(keys), free(row);
 }
 
 static float *any_weights(int rows, int cols) {         // that turn inputs of size 1 into outputs of size 1

@@ -174,12 +174,17 @@ static bool is_product(const float *out, const Tensor *t, const float *x, int T)
 }
 
 // The rows of this pass in a cache, (n_layers, n_kv_heads, context, head_dim).
-static bool is_cached(const void *cache, const float *x, const Config *c, const State *s, int layer) {
-    for (int t = 0; t < T_NOW; t++)
-        for (int h = 0; h < c->n_kv_heads; h++, x += c->head_dim) {
-            size_t row = ((size_t)layer * c->n_kv_heads + h) * s->context + BEFORE + t;
-            if (memcmp((const float *)cache + row * c->head_dim, x, c->head_dim * sizeof *x)) return false;
-        }
+// Values in rows, keys in columns, SPAN side by side.
+static bool is_cached(const float *k, const float *v, const Config *c, const State *s, int layer) {
+    const float *keys = s->keys, *values = s->values;
+    for (int t = 0, pos = BEFORE; t < T_NOW; t++, pos++)
+        for (int h = 0; h < c->n_kv_heads; h++)
+            for (int i = 0; i < c->head_dim; i++, k++, v++) {
+                size_t head = (size_t)layer * c->n_kv_heads + h;
+                size_t span = head * ((s->context + SPAN - 1) / SPAN) + pos / SPAN;
+                if (keys[(span * c->head_dim + i) * SPAN + pos % SPAN] != *k) return false;
+                if (values[(head * s->context + pos) * c->head_dim + i] != *v) return false;
+            }
     return true;
 }
 
@@ -197,8 +202,7 @@ static const float *check_layer(const Model *m, const State *s, const float *x, 
     CHECK(is_product(v, &w->wv, normed, T_NOW), "layer %d: V is not W_V ATTN_NORM", l);
     const float *q_rope = next(Q_ROPE, l, q_dim), *k_rope = next(K_ROPE, l, kv_dim);
     CHECK(memcmp(q, q_rope, (size_t)T_NOW * q_dim * sizeof *q), "layer %d: Q_ROPE is Q", l);
-    CHECK(is_cached(s->keys, k_rope, c, s, l), "layer %d: the cache does not hold K_ROPE", l);
-    CHECK(is_cached(s->values, v, c, s, l), "layer %d: the cache does not hold V", l);
+    CHECK(is_cached(k_rope, v, c, s, l), "layer %d: the cache does not hold K_ROPE and V", l);
     for (int pos = BEFORE; pos < BEFORE + T_NOW; pos++)
         CHECK(rows_sum_to_one(next_at(WEIGHTS, l, pos, c->n_heads, pos + 1), c->n_heads, pos + 1),
               "layer %d, pos %d: WEIGHTS do not sum to 1", l, pos);
@@ -262,7 +266,7 @@ static void test_buffers(const Config *c) {
         const char *error = state_create(&s, c, CONTEXT, T, WANTED, (Type)type);
         CHECK(!error && s.context == CONTEXT && s.kv_type == (Type)type && !s.observer, "%s",
               error ? error : "not what was asked for");
-        size_t cache = c->n_layers * kv_dim * CONTEXT * (type == F32 ? 4 : 2);
+        size_t position = c->n_layers * kv_dim * (type == F32 ? 4 : 2);
         Bytes buffers[] = {
             { (void *)s.x, T * c->dim * f },              { (void *)s.xb, T * c->dim * f },
             { (void *)s.q, T * q_dim * f },               { (void *)s.mix, T * q_dim * f },
@@ -272,7 +276,8 @@ static void test_buffers(const Config *c) {
             { (void *)s.asked, T * q_dim * f },           { (void *)s.found, T * q_dim * f },
             { (void *)s.scores, T * c->n_heads * SPAN * f }, { (void *)s.running, T * c->n_heads * 2 * f },
             { (void *)s.logits, WANTED * c->vocab_size * f },
-            { s.keys, cache }, { s.values, cache },       { (uint8_t *)s.memory + s.memory_size, 0 },
+            { s.keys, position * SPAN },                  { s.values, position * CONTEXT },
+            { (uint8_t *)s.memory + s.memory_size, 0 },
         };
         size_t n = sizeof buffers / sizeof *buffers;
         qsort(buffers, n, sizeof *buffers, by_address);

@@ -301,29 +301,30 @@ static void test_type(Type type) {
 
 // ---------------------------------------------------------------------------- mixtures of rows
 
-// Mixtures are added to what is there. Scales lie further apart than there are rows, NaN between them.
-static void test_mix(Type type, int rows, int cols, int T) {
-    Case c = make_case(type, rows, cols, T, plain, any);
+// Mixtures of the first `cols` columns are added to what is there, and what lies beyond is left alone. Scales
+// lie further apart than there are rows, NaN between them.
+static void test_mix(Type type, int rows, int pitch, int cols, int T) {
+    Case c = make_case(type, rows, pitch, T, plain, any);
     int stride = rows + 3;
-    size_t n = (size_t)T * cols;
+    size_t n = (size_t)T * pitch;
     float *scale = random_floats((size_t)T * stride);
     float *out = random_floats(n + 1), *before = malloc((n + 1) * sizeof *before);
     for (int t = 0; t < T; t++)
         for (int r = rows; r < stride; r++) scale[(size_t)t * stride + r] = NAN;
     out[n] = 12345;
     memcpy(before, out, n * sizeof *out);
-    kernels.mix[type](out, &c.w, scale, stride, T);
+    kernels.mix[type](out, &c.w, cols, scale, stride, T);
     CHECK(out[n] == 12345, "%s, mix %s of %d columns wrote one more", kernels.name, formats[type].name, cols);
     for (size_t i = 0; i < n; i++) {
-        int t = (int)(i / (size_t)cols), col = (int)(i % (size_t)cols);
-        double want = before[i], size = fabs(want);
-        for (int r = 0; r < rows; r++) {
-            double product = (double)scale[(size_t)t * stride + r] * c.values[(size_t)r * cols + col];
+        int t = (int)(i / (size_t)pitch), col = (int)(i % (size_t)pitch);
+        double want = before[i], size = col < cols ? fabs(want) : 0;
+        for (int r = 0; r < rows && col < cols; r++) {
+            double product = (double)scale[(size_t)t * stride + r] * c.values[(size_t)r * pitch + col];
             want += product, size += fabs(product);
         }
         CHECK(near(out[i], want, size * (rows + 1) * 0x1p-24),
-              "%s, mix %s, %d x %d, column %d of token %d of %d: wanted %.9g, got %.9g", kernels.name,
-              formats[type].name, rows, cols, col, t, T, want, out[i]);
+              "%s, mix %s, %d columns of %d x %d, column %d of token %d of %d: wanted %.9g, got %.9g",
+              kernels.name, formats[type].name, cols, rows, pitch, col, t, T, want, out[i]);
     }
     free(scale), free(out), free(before), free_case(&c);
 }
@@ -334,9 +335,12 @@ static void test_mixtures(Type type) {
     static const int widths[] = { 1, 3, 8, 15, 17, 24, 31, 33, 64, 80, 128, 200, 256 };
     for (int i = 0; i < 8; i++)
         for (int k = 0; k < 9; k++)
-            for (int j = (i + k) % 3; j < 13; j += 3) test_mix(type, heights[i], widths[j], lengths[k]);
-    for (int cols = 1; cols <= 40; cols++) test_mix(type, 9, cols, 1 + cols % 7);
-    for (int T = 1; T <= (SANITIZED ? 20 : 130); T++) test_mix(type, 5, 13, T);
+            for (int j = (i + k) % 3; j < 13; j += 3)
+                test_mix(type, heights[i], widths[j], widths[j], lengths[k]);
+    for (int cols = 1; cols <= 40; cols++)
+        test_mix(type, 9, cols, cols, 1 + cols % 7), test_mix(type, 9, 128, cols, 1 + cols % 7);
+    for (int T = 1; T <= (SANITIZED ? 20 : 130); T++)
+        test_mix(type, 5, 13, 13, T), test_mix(type, 5, 80, 65, T);
 }
 
 int main(int argc, char **argv) {
