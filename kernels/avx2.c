@@ -514,15 +514,18 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
     Panel panel[PANELS];
     Copy last[8] = { 0 };
     int parts = w->cols / BLOCK;
+    size_t next = 16 * (size_t)parts * c.bytes / 8;     // rows
     for (int k = 0; k < parts; k += PANELS)
         for (int r = from; r < to; r += 16) {
             int n = smaller(PANELS, parts - k);
             for (int i = k; i < k + n; i += 8)
                 for (int side = 0; side < 2; side++) {
                     const char *row[8];
-                    for (int j = 0; j < 8; j++)
+                    for (int j = 0; j < 8; j++) {
                         row[j] = (const char *)w->data +
                                  ((size_t)smaller(r + 8 * side + j, to - 1) * parts + i) * c.bytes / 8;
+                        fetch(row[j] + next, c.bytes);
+                    }
                     unpack_rows(panel + (i - k), side, row, k + n - i, last, c);
                 }
             for (int t = 0; t < T; t += 2)

@@ -33,6 +33,11 @@ INLINE int smaller(int a, int b) { return a < b ? a : b; }
 INLINE __m128i load_16(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
 INLINE __m256i load_32(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
+// What will be read a while from now: into the second level, and the first is left to what is in use.
+INLINE void fetch(const char *p, int bytes) {
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T1);
+}
+
 // Memory answers late: Intel's cores are asked for what each row will need 1536 bytes from here. AMD's fetch
 // four streams ahead by themselves, and faster when left alone.
 INLINE void prefetch(const void *p, int bytes) {

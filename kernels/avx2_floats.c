@@ -100,6 +100,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const float *x,
                         Number n) {
     enum { COLS = 256 };                                // 16 KB, which stay close at hand
     _Alignas(32) float panel[COLS][16];
+    size_t next = 16 * (size_t)w->cols * n.size;        // rows
     for (int k = 0; k < w->cols; k += COLS)
         for (int r = from; r < to; r += 16) {
             int cols = smaller(COLS, w->cols - k);
@@ -108,6 +109,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const float *x,
                 for (int i = 0; i < 8; i++) {
                     size_t at = (size_t)smaller(r + side + i, to - 1) * w->cols + k;
                     row[i] = (const char *)w->data + at * n.size;
+                    fetch(row[i] + next, cols * n.size);
                 }
                 unpack_floats((float (*)[16])(panel[0] + side), row, cols, n);
             }
@@ -118,8 +120,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const float *x,
 }
 
 // 8 * wide columns of the mixture, or the last few, for some tokens, tokens * wide up to 8: the sums stay in
-// registers. Meanwhile comes what lies behind w, which in a cache is read next: soon enough for the second
-// level, and the first is left to what is in use.
+// registers. Meanwhile comes what lies behind w, which in a cache is read next.
 INLINE void mix_columns(float *out, const Matrix *w, int c, int cols, const float *scale, int stride,
                         int tokens, int wide, Number n) {
     const Number f = { sizeof *out, load_f32 };
@@ -130,7 +131,7 @@ INLINE void mix_columns(float *out, const Matrix *w, int c, int cols, const floa
     for (int t = 0; t < tokens; t++)
         for (int i = 0; i < wide; i++) sum[t][i] = load(out + (size_t)t * w->cols + 8 * i, cols - 8 * i, f);
     for (int r = 0; r < w->rows; r++, row += pitch) {
-        for (int i = 0; i < 8 * wide * n.size; i += 64) _mm_prefetch(row + next + i, _MM_HINT_T1);
+        fetch(row + next, 8 * wide * n.size);
         for (int i = 0; i < wide; i++) {
             __m256 v = load(row + 8 * i * n.size, cols - 8 * i, n);
             for (int t = 0; t < tokens; t++)

@@ -447,7 +447,7 @@ INLINE void fill_strip(Strip *out, Coding f, const char *row, size_t row_bytes, 
         for (int r = 0; r < 16; r++) {
             Unpacked u;
             const char *block = row + (size_t)least(r, rows - 1) * row_bytes;
-            fetch_ahead(block, f.bytes);                // nothing finds 16 streams by itself
+            fetch(block + 16 * row_bytes, f.bytes);     // nothing finds 16 streams by itself
             unpack(&u, whole(&last, block, cols, f), f);
             for (int k = 0; k < 4; k++) q[k][r] = u.q[k];
             for (int k = 0; k < 2; k++) {

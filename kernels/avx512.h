@@ -35,12 +35,17 @@ INLINE __m512i join(__m256i low, __m256i high) {
 INLINE __m512 half(Half h) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)h)); }     // in every lane
 INLINE __mmask16 first(int n) { return (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1 << n) - 1 : 0); }
 
-// Memory answers late: ask for what will be needed 1024 bytes from here.
-INLINE void fetch_ahead(const void *p, int bytes) {
+// What will be read a while from now: into the second level, and the first is left to what is in use.
+INLINE void fetch(const char *p, int bytes) {
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T1);
+}
+
+// Memory answers late: Intel's cores are asked for what each of four rows will need 1024 bytes from here.
+// AMD's fetch as many streams ahead by themselves, and faster when left alone.
+INLINE void prefetch(const void *p, int bytes) {
+    if (!__builtin_cpu_is("intel")) return;
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + 1024 + i, _MM_HINT_T0);
 }
-// For each of four rows: AMD's cores fetch as many streams by themselves, and faster when left alone.
-INLINE void prefetch(const void *p, int bytes) { if (__builtin_cpu_is("intel")) fetch_ahead(p, bytes); }
 
 // v[i][j] becomes v[j][i]: pairs, then fours, then the quarters of the vectors.
 INLINE void transpose(__m512i v[16]) {

@@ -107,8 +107,7 @@ INLINE void many_floats(float *out, int stride, const Matrix *w, const float *x,
 }
 
 // 64 columns of the mixture, or the last few, for at most four tokens: the sums stay in registers. Meanwhile
-// comes what lies behind w, which in a cache is read next: soon enough for the second level, and the first is
-// left to what is in use.
+// comes what lies behind w, which in a cache is read next.
 INLINE void mix_columns(float *out, const Matrix *w, int c, int cols, const float *scale, int stride,
                         int tokens, Type type) {
     size_t row_bytes = bytes_of(type, (size_t)w->cols), next = (size_t)w->rows * row_bytes;
@@ -122,7 +121,7 @@ INLINE void mix_columns(float *out, const Matrix *w, int c, int cols, const floa
     for (int r = 0; r < w->rows; r++, row += row_bytes) {
         __m512 v[4];
         for (int i = 0; i < 4; i++) v[i] = load_floats(type, row, 16 * (size_t)i, there[i]);
-        for (size_t i = 0; i < 64 * size_of(type); i += 64) _mm_prefetch(row + next + i, _MM_HINT_T1);
+        fetch(row + next, 64 * (int)size_of(type));
         for (int t = 0; t < tokens; t++) {
             __m512 y = _mm512_set1_ps(scale[(size_t)t * stride + r]);
             for (int i = 0; i < 4; i++) sum[t][i] = _mm512_fmadd_ps(v[i], y, sum[t][i]);
