@@ -25,23 +25,29 @@ INLINE __m256 load(const void *p, int n, Number number) {
     return number.load(n < 8 ? memcpy(some, p, (size_t)n * number.size) : p);
 }
 
-INLINE __m128 multiply_four(const char *const row[4], const float *x, int cols, Number n) {
-    __m256 sum[4] = ZERO;
+// Four rows times one token or two: what eight columns, or the last few, add to their sums.
+INLINE void add_columns(__m256 sum[2][4], const char *const row[4], const float *const x[2], int tokens,
+                        int k, int cols, Number n) {
+    __m256 in[2];
+    for (int t = 0; t < tokens; t++) in[t] = load(x[t] + k, cols, (Number){ sizeof(float), load_f32 });
+    for (int i = 0; i < 4; i++) {
+        __m256 w = load(row[i] + (size_t)k * n.size, cols, n);
+        for (int t = 0; t < tokens; t++) sum[t][i] = _mm256_fmadd_ps(w, in[t], sum[t][i]);
+    }
+}
+
+INLINE void multiply_four(float sums[2][4], const char *const row[4], const float *const x[2], int tokens,
+                          int cols, Number n) {
+    __m256 sum[2][4] = { ZERO, ZERO };
     int k = 0;
     for (; k + 32 <= cols; k += 32) {
         for (int i = 0; i < 4; i++) prefetch(row[i] + (size_t)k * n.size, 32 * n.size);
-        for (int j = k; j < k + 32; j += 8) {
-            __m256 some = _mm256_loadu_ps(x + j);
-            for (int i = 0; i < 4; i++)
-                sum[i] = _mm256_fmadd_ps(n.load(row[i] + (size_t)j * n.size), some, sum[i]);
-        }
+        for (int j = k; j < k + 32; j += 8) add_columns(sum, row, x, tokens, j, 8, n);
     }
-    for (; k < cols; k += 8) {
-        __m256 some = load(x + k, cols - k, (Number){ sizeof *x, load_f32 });
-        for (int i = 0; i < 4; i++)
-            sum[i] = _mm256_fmadd_ps(load(row[i] + (size_t)k * n.size, cols - k, n), some, sum[i]);
-    }
-    return sum_lanes(sum[0], sum[1], sum[2], sum[3]);
+    for (; k + 8 <= cols; k += 8) add_columns(sum, row, x, tokens, k, 8, n);
+    if (k < cols) add_columns(sum, row, x, tokens, k, cols - k, n);
+    for (int t = 0; t < tokens; t++)
+        _mm_storeu_ps(sums[t], sum_lanes(sum[t][0], sum[t][1], sum[t][2], sum[t][3]));
 }
 
 INLINE void few_tokens(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
@@ -49,12 +55,17 @@ INLINE void few_tokens(float *out, int stride, const Matrix *w, const float *x, 
     int apart = (to - from + 3) / 4;
     for (int r = from; r < from + apart; r++) {
         const char *row[4];
-        float sums[4];
+        float sums[2][4];
         for (int i = 0; i < 4; i++)
             row[i] = (const char *)w->data + (size_t)far_row(r, i, apart, to) * w->cols * n.size;
-        for (int t = 0; t < T; t++) {
-            _mm_storeu_ps(sums, multiply_four(row, x + (size_t)t * w->cols, w->cols, n));
-            for (int i = 0; i < 4; i++) out[(size_t)t * stride + far_row(r, i, apart, to)] = sums[i];
+        for (int t = 0; t < T; t += 2) {
+            int tokens = smaller(2, T - t);
+            const float *in[2] = { x + (size_t)t * w->cols, x + (size_t)(t + tokens - 1) * w->cols };
+            if (tokens == 1) multiply_four(sums, row, in, 1, w->cols, n);
+            else             multiply_four(sums, row, in, 2, w->cols, n);
+            for (int j = 0; j < tokens; j++)
+                for (int i = 0; i < 4; i++)
+                    out[(size_t)(t + j) * stride + far_row(r, i, apart, to)] = sums[j][i];
         }
     }
 }

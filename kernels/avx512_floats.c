@@ -7,7 +7,7 @@
 #ifdef __x86_64__
 #include "avx512.h"
 
-enum { FEW_FLOATS = 8, FLOAT_DEPTH = 512 };
+enum { FEW_FLOATS = 32, FLOAT_DEPTH = 512 };
 
 // bytes_of one number, but a constant.
 INLINE size_t size_of(Type type) { return type == F32 ? sizeof(float) : sizeof(Half); }
@@ -19,23 +19,43 @@ INLINE __m512 load_floats(Type type, const void *row, size_t i, __mmask16 there)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));   // an upper half
 }
 
-// One row or four, so far apart; two sums to a row, so that additions do not wait for each other.
-INLINE void dot_float_rows(float *out, Type type, int many, const char *row, size_t far, size_t far_bytes,
-                           const float *x, int cols) {
-    __m512 a[4], b[4];
-    for (int i = 0; i < many; i++) a[i] = b[i] = _mm512_setzero_ps();
-    for (int c = 0; c < cols; c += 32) {
-        __mmask16 low = first(cols - c), high = first(cols - c - 16);
-        __m512 x0 = _mm512_maskz_loadu_ps(low, x + c), x1 = _mm512_maskz_loadu_ps(high, x + c + 16);
-        size_t at = (size_t)c * size_of(type);
-        for (int i = 0; i < many; i++) prefetch(row + i * far_bytes + at, 32 * (int)size_of(type));
-        for (int i = 0; i < many; i++) {
-            const char *w = row + i * far_bytes;
-            a[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c, low), x0, a[i]);
-            b[i] = _mm512_fmadd_ps(load_floats(type, w, (size_t)c + 16, high), x1, b[i]);
-        }
+// Some rows times some tokens: what 16 columns add to their sums, token by token.
+INLINE void add_columns(__m512 sum[16], Type type, int many, const char *row, size_t far_bytes,
+                        const float *const *x, int tokens, int c, __mmask16 there) {
+    __m512 w[4];
+    for (int i = 0; i < many; i++) {
+        const char *at = row + i * far_bytes;
+        prefetch(at + (size_t)c * size_of(type), 16 * (int)size_of(type));
+        w[i] = in_register(load_floats(type, at, (size_t)c, there));
     }
-    for (int i = 0; i < many; i++) out[i * far] = _mm512_reduce_add_ps(_mm512_add_ps(a[i], b[i]));
+    for (int t = 0; t < tokens; t++) {
+        __m512 y = _mm512_maskz_loadu_ps(there, x[t] + c);
+        for (int i = 0; i < many; i++) sum[4 * t + i] = _mm512_fmadd_ps(w[i], y, sum[4 * t + i]);
+    }
+}
+
+// One row or four, so far apart, times one token, two or four, of which the first T are there.
+INLINE void dot_floats(float *out, int stride, Type type, int many, const char *row, size_t far,
+                       size_t far_bytes, const float *x, int tokens, int T, int cols) {
+    __m512 sum[16];
+    float sums[16];
+    const float *in[4];
+    for (int i = 0; i < 4 * tokens; i++) sum[i] = _mm512_setzero_ps();
+    for (int t = 0; t < tokens; t++) in[t] = x + (size_t)least(t, T - 1) * cols;
+    int c = 0;
+    for (; c + 16 <= cols; c += 16) add_columns(sum, type, many, row, far_bytes, in, tokens, c, 0xffff);
+    if (c < cols) add_columns(sum, type, many, row, far_bytes, in, tokens, c, first(cols - c));
+    for (int i = 0; i < 4 * tokens; i++) sums[i] = _mm512_reduce_add_ps(sum[i]);
+    for (int t = 0; t < least(tokens, T); t++)
+        for (int i = 0; i < many; i++) out[(size_t)t * stride + i * far] = sums[4 * t + i];
+}
+
+INLINE void dot_tokens(float *out, int stride, Type type, int many, const char *row, size_t far,
+                       size_t far_bytes, const float *x, int T, int cols) {
+    for (; T > 2; T -= 4, out += 4 * (size_t)stride, x += 4 * (size_t)cols)
+        dot_floats(out, stride, type, many, row, far, far_bytes, x, 4, T, cols);
+    if (T == 2) dot_floats(out, stride, type, many, row, far, far_bytes, x, 2, 2, cols);
+    if (T == 1) dot_floats(out, stride, type, many, row, far, far_bytes, x, 1, 1, cols);
 }
 
 INLINE void few_floats(float *out, int stride, const Matrix *w, const float *x, int T, int from, int to,
@@ -43,14 +63,10 @@ INLINE void few_floats(float *out, int stride, const Matrix *w, const float *x, 
     size_t row_bytes = bytes_of(type, (size_t)w->cols), rows = (size_t)(to - from), far = rows / 4;
     const char *row = (const char *)w->data + from * row_bytes;
     for (size_t i = 0; i < far; i++, row += row_bytes)
-        for (int t = 0; t < T; t++)
-            dot_float_rows(out + (size_t)t * stride + from + i, type, 4, row, far, far * row_bytes,
-                           x + (size_t)t * w->cols, w->cols);
+        dot_tokens(out + from + i, stride, type, 4, row, far, far * row_bytes, x, T, w->cols);
     row += 3 * far * row_bytes;
     for (size_t i = 4 * far; i < rows; i++, row += row_bytes)
-        for (int t = 0; t < T; t++)
-            dot_float_rows(out + (size_t)t * stride + from + i, type, 1, row, 0, 0,
-                           x + (size_t)t * w->cols, w->cols);
+        dot_tokens(out + from + i, stride, type, 1, row, 0, 0, x, T, w->cols);
 }
 
 // 64 rows times 6 tokens, one column at a time.
