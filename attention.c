@@ -95,7 +95,7 @@ static void remember(void *job, int begin, int end) {
 static void score(float *scores, const Config *c, const State *s, int layer, int kv_head, int p, int n,
                   const float *queries, int rows) {
     Matrix keys = { s->kv_type, c->head_dim, SPAN, key_at(c, s, layer, kv_head, p), NULL, 0 };
-    memset(scores, 0, ((rows - 1) * (size_t)SPAN + n) * sizeof *scores);
+    memset(scores, 0, ((rows - 1) * (size_t)SPAN + n) * sizeof *scores);    // n may be all that the last has
     kernels.mix[s->kv_type](scores, &keys, n, queries, c->head_dim, rows);
 }
 
@@ -162,18 +162,19 @@ static void gather(Look *l, int t, int tokens, int p, int begin, int end) {
 static void look_at(Look *l, int p, int n) {
     const Config *c = l->c;
     int rows = l->tokens * l->group;
-    float scale = 1 / sqrtf((float)c->head_dim);
+    float scale = 1 / sqrtf((float)c->head_dim);         // comes with the exponential
     score(l->scores, c, l->s, l->layer, l->kv_head, p, n, l->asked, rows);
     for (int row = 0; row < rows; row++) {
         int visible = visible_to(l, row / l->group, p, n);
         const float *scores = l->scores + (size_t)row * SPAN;
-        float largest = visible ? scale * kernels.largest(scores, visible) : -INFINITY;
+        float largest = visible ? kernels.largest(scores, visible) : -INFINITY;
         if (!(largest > l->largest[row])) continue;
-        float *found = l->found + (size_t)row * c->head_dim, shrink = expf(l->largest[row] - largest);
+        float *found = l->found + (size_t)row * c->head_dim;
+        float shrink = expf(scale * (l->largest[row] - largest));
         for (int i = 0; i < c->head_dim; i++) found[i] *= shrink;
         l->sum[row] *= shrink, l->largest[row] = largest;
     }
-    for (int row = 0; row < rows; row++)
+    for (int row = 0; row < rows; row++)                // apart: none waits for another one's largest
         l->sum[row] += kernels.exp(l->scores + (size_t)row * SPAN, visible_to(l, row / l->group, p, n), scale,
                                    l->largest[row]);
     int common = visible_to(l, 0, p, n);                // what the first token sees, all see
@@ -184,7 +185,7 @@ static void look_at(Look *l, int p, int n) {
 static void attend(void *job, int begin, int end) {
     const Job *j = job;
     for (int item = begin; item < end; item++) {
-        if (j->s->T == 1) remember(job, item, item + 1);        // whose key this core is about to read
+        if (j->s->T == 1) remember(job, item, item + 1);        // a head, whose key this core reads next
         Look l = begin_look(j, item);
         int seen = j->s->pos + l.first + l.tokens;
         for (int p = 0; p < seen; p += SPAN) look_at(&l, p, seen - p < SPAN ? seen - p : SPAN);
@@ -203,7 +204,7 @@ static void show_weights(const Config *c, State *s, int layer, int t) {
         for (int p = 0; p < seen; p += SPAN)
             score(weight + p, c, s, layer, h / (c->n_heads / c->n_kv_heads), p,
                   seen - p < SPAN ? seen - p : SPAN, q, 1);
-        float sum = kernels.exp(weight, seen, scale, scale * kernels.largest(weight, seen));
+        float sum = kernels.exp(weight, seen, scale, kernels.largest(weight, seen));
         for (int p = 0; p < seen; p++) weight[p] /= sum;
     }
     s->observer(s->observer_context,
@@ -215,7 +216,7 @@ enum { CHUNK = 1 << 16 };                               // multiply-adds worth h
 static void look_back(const Config *c, State *s, int layer) {
     int blocks = (s->T + TOGETHER - 1) / TOGETHER, tokens = s->T < TOGETHER ? s->T : TOGETHER;
     size_t cost = (size_t)tokens * (c->n_heads / c->n_kv_heads) * (s->pos + s->T) * c->head_dim * 2;
-    if (s->T > 1) parallel_for(c->n_kv_heads, 1, remember, &(Job){ c, s, layer });
+    if (s->T > 1) parallel_for(c->n_kv_heads, 1, remember, &(Job){ c, s, layer });      // blocks share heads
     parallel_for(blocks * c->n_kv_heads, (int)(1 + CHUNK / cost), attend, &(Job){ c, s, layer });
     if (s->observer && !s->spares_weights)
         for (int t = 0; t < s->T; t++) show_weights(c, s, layer, t);

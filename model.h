@@ -98,7 +98,7 @@ typedef struct {            // what an operation has just computed
 typedef void Observer(void *context, const Event *event);
 
 enum { SPAN = 128 };                                    // positions that attention looks at together
-static inline int spans(int context) { return (context - 1) / SPAN + 1; }
+static inline int spans(int context) { return (context - 1) / SPAN + 1; }        // of so many positions
 
 typedef struct {            // the activations of one pass
     int T, pos;             // the rows under way: T tokens, the first at position pos

@@ -84,7 +84,7 @@ typedef struct {
     void (*decode[N_TYPES])(float *out, const Matrix *w, int row);
     void (*encode[N_TYPES])(void *out, const float *in, int n);
 
-    // Over plain floats (loops.h). exp: x = e^(scale * x - shift), and the sum of them. swiglu: gate =
+    // Over plain floats (loops.h). exp: x = e^(scale * (x - shift)), and the sum of them. swiglu: gate =
     // silu(gate) * up. For the norms (norms.h): mean_square: of x; variance: over n, and the mean beside it;
     // normalize: out = (x - center) * scale * weight + bias, and bias may be NULL.
     float (*largest)(const float *x, int n);

@@ -17,9 +17,6 @@ static inline float add_lanes(const float *s) {
     return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
-static inline uint32_t bits_of(float f) { uint32_t bits; memcpy(&bits, &f, sizeof bits); return bits; }
-static inline float float_of(uint32_t bits) { float f; memcpy(&f, &bits, sizeof f); return f; }
-
 typedef uint32_t Bits __attribute__((vector_size(sizeof(Wide))));           // of a Wide: (Bits)v
 
 INLINE Wide wide(float x) { return x - (Wide){ 0 }; }                       // in every lane
@@ -69,7 +66,7 @@ TARGET static float largest_loop(const float *x, int n) {
 }
 
 INLINE Wide exp_at(float *x, int n, Wide scale, Wide shift) {
-    Wide y = exp_of(MULTIPLY_ADD(load_wide(x, n), scale, -shift));
+    Wide y = exp_of((load_wide(x, n) - shift) * scale);
     store_wide(x, n, y);
     return y;
 }

@@ -16,6 +16,9 @@ static bool always(void) { return true; }
 //
 // An exponent of zeros: a subnormal number, 0.fraction; of ones: infinity, or NaN.
 
+static inline uint32_t bits_of(float f) { uint32_t bits; memcpy(&bits, &f, sizeof bits); return bits; }
+static inline float float_of(uint32_t bits) { float f; memcpy(&f, &bits, sizeof f); return f; }
+
 static inline float from_float(float f) { return f; }
 static inline float from_bfloat(uint16_t upper) { return float_of((uint32_t)upper << 16); }
 

@@ -168,18 +168,20 @@ static void test_two_positions(void) {
     }
 }
 
-// Scores of 100,000 must not overflow: all the weight goes to the largest one, here each token's own.
-static void test_large_scores(void) {
+// Scores of 100,000 and of 10^14 must not overflow: all the weight goes to the largest one, here each token's
+// own, however its product with the scale, 1 / sqrt(2), was rounded.
+static void test_large_scores(float size) {
     Layer layer;
     float frequencies[1] = { 0 };
     const float identity[] = { 1, 0, 0, 1 };
-    Model m = one_layer(&layer, frequencies, 2, 2, 1, 1, (const float[]){ 1e4f, 0, 0, 1e4f }, identity,
+    Model m = one_layer(&layer, frequencies, 2, 2, 1, 1, (const float[]){ size, 0, 0, size }, identity,
                         identity, identity);
     State s = state_for(&m, F32);
-    attend_to(&m, &s, (const float[]){ 3, 4, -3, -4, 6, 8 }, 3, 0);
-    const float want[] = { 3, 4, -3, -4, 6, 8 };
-    for (int i = 0; i < 6; i++)
-        CHECK(s.xb[i] == want[i], "large scores [%d]: wanted %g, got %g", i, want[i], s.xb[i]);
+    const float x[] = { 3, 4, -3, -4, 6, 8, 7, 9, 11, 10, -12, 13, -14, -15, 17, -16 };
+    attend_to(&m, &s, x, 8, 0);
+    for (int i = 0; i < 16; i++)
+        CHECK(s.xb[i] == x[i], "%s, scores of size %g [%d]: wanted %g, got %g", kernels.name, size, i, x[i],
+              s.xb[i]);
     state_free(&s);
 }
 
@@ -263,7 +265,7 @@ static float *any_weights(int rows, int cols) {         // that turn inputs of s
 // T tokens at position pos: every row of what they find against double, and never what comes after them: the
 // cache is NaN beyond, and the last token's value infinite.
 static void check_attention(int head_dim, int n_heads, int n_kv_heads, int pos, int T, Type type) {
-    enum { DIM = 16, CONTEXT = 512 };
+    enum { DIM = 16, CONTEXT = 500, PADDED = 512 };     // whole spans of keys
     int q_dim = n_heads * head_dim, kv_dim = n_kv_heads * head_dim;
     Layer layer;
     float *frequencies = calloc((size_t)head_dim, sizeof *frequencies);
@@ -275,7 +277,7 @@ static void check_attention(int head_dim, int n_heads, int n_kv_heads, int pos, 
         State s;
         const char *error = state_create(&s, &m.config, CONTEXT, pos > T ? pos : T, 1, type);
         CHECK(!error, "%s", error);
-        memset(s.keys, 0xff, bytes_of(type, (size_t)CONTEXT * kv_dim));
+        memset(s.keys, 0xff, bytes_of(type, (size_t)PADDED * kv_dim));
         memset(s.values, 0xff, bytes_of(type, (size_t)CONTEXT * kv_dim));
         if (damaged) x[(size_t)(pos + T) * DIM - 1] = INFINITY;
         if (pos) attend_to(&m, &s, x, pos, 0);
@@ -321,7 +323,7 @@ int main(void) {
     test_relative();
     test_single_position();
     test_two_positions();
-    test_large_scores();
+    test_large_scores(1e4f), test_large_scores(1e12f);
     test_grouped_queries();
     test_cache_types();
     return finish("test_attention");

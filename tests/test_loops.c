@@ -49,7 +49,7 @@ static void test_softmax(int n) {
     for (int i = 0; i < n; i++) largest = x[i] > largest ? x[i] : largest;
     CHECK(kernels.largest(x, n) == largest, "largest of %d: wanted %g, got %g", n, largest,
           kernels.largest(x, n));
-    float sum = kernels.exp(y, n, 0.25f, (float)(0.25 * largest));
+    float sum = kernels.exp(y, n, 0.25f, (float)largest);
     for (int i = 0; i < n; i++) {
         double e = exp(0.25 * ((double)x[i] - largest));
         CHECK(near(y[i], e, 2e-6 * e), "exp, %d of %d: wanted %g, got %g", i, n, e, y[i]);

@@ -173,8 +173,7 @@ static bool is_product(const float *out, const Tensor *t, const float *x, int T)
     return worst < 1e-4;
 }
 
-// The rows of this pass in a cache, (n_layers, n_kv_heads, context, head_dim).
-// Values in rows, keys in columns, SPAN side by side.
+// The keys and values of this pass: a value is a row of the cache, a key a column, SPAN side by side.
 static bool is_cached(const float *k, const float *v, const Config *c, const State *s, int layer) {
     const float *keys = s->keys, *values = s->values;
     for (int t = 0, pos = BEFORE; t < T_NOW; t++, pos++)
