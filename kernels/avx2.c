@@ -362,7 +362,7 @@ INLINE __m128 multiply_four(const char *const row[4], const Input *in, int parts
     size_t at = 0;
     for (; parts >= 8; parts -= 8, in++, at += (size_t)c.bytes) {
         const char *const w[4] = { row[0] + at, row[1] + at, row[2] + at, row[3] + at };
-        for (int i = 0; i < 4; i++) prefetch(w[i], c.bytes);
+        for (int i = 0; i < 4; i++) fetch_ahead(w[i], c.bytes);
         multiply_add(sum, w, in, c);
     }
     if (parts) {
@@ -514,7 +514,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const BlockX8 *
     Panel panel[PANELS];
     Copy last[8] = { 0 };
     int parts = w->cols / BLOCK;
-    size_t next = 16 * (size_t)parts * c.bytes / 8;     // rows
+    size_t next = 16 * (size_t)parts * c.bytes / 8;     // 16 rows, in bytes
     for (int k = 0; k < parts; k += PANELS)
         for (int r = from; r < to; r += 16) {
             int n = smaller(PANELS, parts - k);
@@ -600,7 +600,7 @@ TARGET static void matmul_plane(float *out, int stride, const Matrix *w, const v
             for (int g = 0; g < groups; g++)
                 for (int i = 0; i < 4; i++) {
                     size_t c = (size_t)g * group;
-                    prefetch(row[i] + c, group);
+                    fetch_ahead(row[i] + c, group);
                     sum[i] = add_group(sum[i], row[i] + c, in + c, group, scales[i] + g * sizeof(float));
                 }
             _mm_storeu_ps(sums, sum_lanes(sum[0], sum[1], sum[2], sum[3]));

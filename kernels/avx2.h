@@ -40,7 +40,7 @@ INLINE void fetch(const char *p, int bytes) {
 
 // Memory answers late: Intel's cores are asked for what each row will need 1536 bytes from here. AMD's fetch
 // four streams ahead by themselves, and faster when left alone.
-INLINE void prefetch(const void *p, int bytes) {
+INLINE void fetch_ahead(const void *p, int bytes) {
     if (!__builtin_cpu_is("intel")) return;
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + 1536 + i, _MM_HINT_T0);
 }

@@ -41,7 +41,7 @@ INLINE void multiply_four(float sums[2][4], const char *const row[4], const floa
     __m256 sum[2][4] = { ZERO, ZERO };
     int k = 0;
     for (; k + 32 <= cols; k += 32) {
-        for (int i = 0; i < 4; i++) prefetch(row[i] + (size_t)k * n.size, 32 * n.size);
+        for (int i = 0; i < 4; i++) fetch_ahead(row[i] + (size_t)k * n.size, 32 * n.size);
         for (int j = k; j < k + 32; j += 8) add_columns(sum, row, x, tokens, j, 8, n);
     }
     for (; k + 8 <= cols; k += 8) add_columns(sum, row, x, tokens, k, 8, n);
@@ -111,7 +111,7 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const float *x,
                         Number n) {
     enum { COLS = 256 };                                // 16 KB, which stay close at hand
     _Alignas(32) float panel[COLS][16];
-    size_t next = 16 * (size_t)w->cols * n.size;        // rows
+    size_t next = 16 * (size_t)w->cols * n.size;        // 16 rows, in bytes
     for (int k = 0; k < w->cols; k += COLS)
         for (int r = from; r < to; r += 16) {
             int cols = smaller(COLS, w->cols - k);
@@ -210,9 +210,7 @@ TARGET void avx2_quantize(BlockX8 *out, const float *in, size_t n) {
             most = _mm256_max_ps(most, _mm256_and_ps(v[i], absolute));
             poison = _mm256_add_ps(poison, _mm256_mul_ps(v[i], zero));
         }
-        __m128 four = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
-        four = _mm_max_ps(four, _mm_movehl_ps(four, four));
-        float largest = _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+        float largest = largest_lane(most);
         bool poisoned = _mm256_movemask_ps(_mm256_cmp_ps(poison, poison, _CMP_UNORD_Q));
         bool usable = !poisoned && largest > 0x1p-100f;         // smaller ones have no inverse worth having
         out->scale = usable ? largest / 127 : poisoned ? NAN : 0;

@@ -372,22 +372,11 @@ INLINE __m512 add_products_by_16(__m512 sum, const char *p, const Input *x, Codi
     return _mm512_fnmadd_ps(_mm512_zextps256_ps512(scaled), w.scale[1], sum);
 }
 
-INLINE __m256 half_sum(__m512 v) {
-    return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-}
-
-// { sum of a, sum of b, sum of c, sum of d }
-INLINE __m128 sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d) {
-    __m256 ab = _mm256_hadd_ps(half_sum(a), half_sum(b)), cd = _mm256_hadd_ps(half_sum(c), half_sum(d));
-    __m256 all = _mm256_hadd_ps(ab, cd);
-    return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
-}
-
 // Four rows times x, n times 256 columns.
 INLINE __m128 dot_four(const char *const row[4], const Input *x, int n, Coding f) {
     __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
     for (size_t at = 0; n > 0; n--, at += (size_t)f.bytes, x++) {
-        for (int r = 0; r < 4; r++) prefetch(row[r] + at, f.bytes);
+        for (int r = 0; r < 4; r++) fetch_ahead(row[r] + at, f.bytes);
         if (f.by_16) {                                  // too few registers for four rows at once
             sum[0] = add_products_by_16(sum[0], row[0] + at, x, f);
             sum[1] = add_products_by_16(sum[1], row[1] + at, x, f);
@@ -619,7 +608,7 @@ TARGET static void matmul_plane(ARGUMENTS) {
             for (int g = 0; g < groups; g++)
                 for (int i = 0; i < 4; i++) {
                     size_t c = (size_t)g * group;
-                    prefetch(row[i] + c, group);
+                    fetch_ahead(row[i] + c, group);
                     sum[i] = add_group(sum[i], row[i] + c, in + c, group, scales[i] + g * sizeof(float));
                 }
             _mm_storeu_ps(sums, sum_lanes(sum[0], sum[1], sum[2], sum[3]));

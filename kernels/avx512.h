@@ -22,6 +22,17 @@ INLINE double total(Wide v) {                           // of its lanes
 
 INLINE float largest_lane(Wide v) { return _mm512_reduce_max_ps(v); }
 
+INLINE __m256 half_sum(__m512 v) {
+    return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+}
+
+// { sum of a, sum of b, sum of c, sum of d }
+INLINE __m128 sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d) {
+    __m256 ab = _mm256_hadd_ps(half_sum(a), half_sum(b)), cd = _mm256_hadd_ps(half_sum(c), half_sum(d));
+    __m256 all = _mm256_hadd_ps(ab, cd);
+    return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+}
+
 static inline int least(int a, int b) { return a < b ? a : b; }
 
 INLINE __m128i load16(const void *p) { return _mm_loadu_si128(p); }                // so many bytes
@@ -42,7 +53,7 @@ INLINE void fetch(const char *p, int bytes) {
 
 // Memory answers late: Intel's cores are asked for what each of four rows will need 1024 bytes from here.
 // AMD's fetch as many streams ahead by themselves, and faster when left alone.
-INLINE void prefetch(const void *p, int bytes) {
+INLINE void fetch_ahead(const void *p, int bytes) {
     if (!__builtin_cpu_is("intel")) return;
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + 1024 + i, _MM_HINT_T0);
 }

@@ -7,7 +7,7 @@
 #ifdef __x86_64__
 #include "avx512.h"
 
-enum { FEW_FLOATS = 32, FLOAT_DEPTH = 512 };
+enum { FEW_FLOATS = 32, FLOAT_DEPTH = 512 };            // tokens that a panel does not pay for; its columns
 
 // bytes_of one number, but a constant.
 INLINE size_t size_of(Type type) { return type == F32 ? sizeof(float) : sizeof(Half); }
@@ -25,7 +25,7 @@ INLINE void add_columns(__m512 sum[16], Type type, int many, const char *row, si
     __m512 w[4];
     for (int i = 0; i < many; i++) {
         const char *at = row + i * far_bytes;
-        prefetch(at + (size_t)c * size_of(type), 16 * (int)size_of(type));
+        fetch_ahead(at + (size_t)c * size_of(type), 16 * (int)size_of(type));
         w[i] = in_register(load_floats(type, at, (size_t)c, there));
     }
     for (int t = 0; t < tokens; t++) {
@@ -34,20 +34,22 @@ INLINE void add_columns(__m512 sum[16], Type type, int many, const char *row, si
     }
 }
 
-// One row or four, so far apart, times one token, two or four, of which the first T are there.
+// One row or four, so far apart, times one token, two or four, of which the first T are there. Sum 4 * t + i
+// belongs to row i.
 INLINE void dot_floats(float *out, int stride, Type type, int many, const char *row, size_t far,
                        size_t far_bytes, const float *x, int tokens, int T, int cols) {
     __m512 sum[16];
-    float sums[16];
     const float *in[4];
     for (int i = 0; i < 4 * tokens; i++) sum[i] = _mm512_setzero_ps();
     for (int t = 0; t < tokens; t++) in[t] = x + (size_t)least(t, T - 1) * cols;
     int c = 0;
     for (; c + 16 <= cols; c += 16) add_columns(sum, type, many, row, far_bytes, in, tokens, c, 0xffff);
     if (c < cols) add_columns(sum, type, many, row, far_bytes, in, tokens, c, first(cols - c));
-    for (int i = 0; i < 4 * tokens; i++) sums[i] = _mm512_reduce_add_ps(sum[i]);
-    for (int t = 0; t < least(tokens, T); t++)
-        for (int i = 0; i < many; i++) out[(size_t)t * stride + i * far] = sums[4 * t + i];
+    for (int t = 0; t < least(tokens, T); t++) {
+        float sums[4];
+        _mm_storeu_ps(sums, sum_lanes(sum[4 * t], sum[4 * t + 1], sum[4 * t + 2], sum[4 * t + 3]));
+        for (int i = 0; i < many; i++) out[(size_t)t * stride + i * far] = sums[i];
+    }
 }
 
 INLINE void dot_tokens(float *out, int stride, Type type, int many, const char *row, size_t far,
@@ -189,7 +191,7 @@ TARGET void avx512_quantize(BlockX8 *out, const float *in, size_t n) {
     const __m512 zero = _mm512_setzero_ps();
     for (; n >= BLOCK; n -= BLOCK, in += BLOCK, out++) {
         __m512 low = _mm512_loadu_ps(in), high = _mm512_loadu_ps(in + 16);
-        float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
+        float largest = largest_lane(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
         __m512 poison = _mm512_fmadd_ps(low, zero, _mm512_mul_ps(high, zero));      // of what is not finite
         bool finite = _mm512_cmp_ps_mask(poison, poison, _CMP_ORD_Q) == 0xffff;
         bool usable = finite && largest > 0x1p-100f;
