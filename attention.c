@@ -41,7 +41,7 @@ void rotate(float *x, const float *rope, int T, int heads, int head_dim, int rop
 
 typedef struct { const Config *c; State *s; int layer; } Job;
 
-// The queries and keys of tokens begin .. end - 1.
+// Rotate the queries and keys of tokens begin .. end - 1.
 static void turn(void *job, int begin, int end) {
     const Config *c = ((const Job *)job)->c;
     State *s = ((const Job *)job)->s;
@@ -162,7 +162,7 @@ static void gather(Look *l, int t, int tokens, int p, int begin, int end) {
 static void look_at(Look *l, int p, int n) {
     const Config *c = l->c;
     int rows = l->tokens * l->group;
-    float scale = 1 / sqrtf((float)c->head_dim);         // comes with the exponential
+    float scale = 1 / sqrtf((float)c->head_dim);        // of scores: it comes with the exponential
     score(l->scores, c, l->s, l->layer, l->kv_head, p, n, l->asked, rows);
     for (int row = 0; row < rows; row++) {
         int visible = visible_to(l, row / l->group, p, n);

@@ -65,6 +65,7 @@ TARGET static float largest_loop(const float *x, int n) {
     return most;
 }
 
+// The difference first: the largest number of a softmax gets exactly 1, however the product is rounded.
 INLINE Wide exp_at(float *x, int n, Wide scale, Wide shift) {
     Wide y = exp_of((load_wide(x, n) - shift) * scale);
     store_wide(x, n, y);
