@@ -9,6 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+static int least(int a, int b) { return a < b ? a : b; }
+
 // ---------------------------------------------------------------------------- RoPE
 
 // Pair i of a head turns by theta^(-2i / rope_dim) radians per position: the first fast, the last slowly.
@@ -91,12 +93,14 @@ static void remember(void *job, int begin, int end) {
         }
 }
 
-// scores: (rows, SPAN), of some queries with the keys of positions p .. p + n - 1, p a multiple of SPAN.
-static void score(float *scores, const Config *c, const State *s, int layer, int kv_head, int p, int n,
-                  const float *queries, int rows) {
-    Matrix keys = { s->kv_type, c->head_dim, SPAN, key_at(c, s, layer, kv_head, p), NULL, 0 };
+static Matrix keys_from(const Config *c, const State *s, int layer, int kv_head, int pos) {     // of a SPAN
+    return (Matrix){ s->kv_type, c->head_dim, SPAN, key_at(c, s, layer, kv_head, pos), NULL, 0 };
+}
+
+// scores: (rows, SPAN), the first n of each: of some queries, so far apart, with n keys.
+static void score(float *scores, const Matrix *keys, int n, const float *queries, int apart, int rows) {
     memset(scores, 0, ((rows - 1) * (size_t)SPAN + n) * sizeof *scores);    // n may be all that the last has
-    kernels.mix[s->kv_type](scores, &keys, n, queries, c->head_dim, rows);
+    kernels.mix[keys->type](scores, SPAN, keys, n, queries, apart, rows);
 }
 
 // ---------------------------------------------------------------------------- looking back
@@ -105,40 +109,36 @@ static void score(float *scores, const Config *c, const State *s, int layer, int
 // the cache is read once for all of them. A block knows only its own scores, so the softmax runs along: where
 // a larger score appears, what was gathered before shrinks (Milakov & Gimelshein 2018, Dao et al. 2022).
 
-enum { TOGETHER = 16 };                                 // tokens
+enum { TOGETHER = 16, ROWS = 128 };                     // tokens; and queries at most
 
-typedef struct {            // some tokens through the heads that share one key/value head
+typedef struct {            // some tokens through some heads that share one key/value head
     const Config *c;
     State *s;
-    int layer, kv_head, first, tokens, group;           // rows: tokens * group, the heads of a token together
-    float *asked;           // (rows, head_dim)  the queries
-    float *found;           // (rows, head_dim)  the values gathered so far
-    float *scores;          // (rows, SPAN)
-    float *largest, *sum;   // (rows)  of the scores so far, and of their exponentials
+    int layer, kv_head, head, heads, first, tokens;
+    bool by_token;          // rows are queries, in lines: the heads of a token, or else the tokens of a head
+    int rows, line;         // how many there are, and in a line
+    int next, next_line;    // in (T, n_heads * head_dim): from a row of a line to the next, from line to line
+    float largest[ROWS], sum[ROWS];             // of the scores so far, and of their exponentials
+    float scores[ROWS * SPAN];
 } Look;
 
-static float *head_of(const Look *l, float *x, int row) {               // in (T, n_heads * head_dim)
-    int t = l->first + row / l->group, head = l->kv_head * l->group + row % l->group;
-    return x + ((size_t)t * l->c->n_heads + head) * l->c->head_dim;
+static float *row_of(const Look *l, float *x, int row) {                // in (T, n_heads * head_dim)
+    size_t begin = ((size_t)l->first * l->c->n_heads + l->head) * l->c->head_dim;
+    return x + begin + (size_t)(row / l->line) * l->next_line + (size_t)(row % l->line) * l->next;
 }
 
-static Look begin_look(const Job *j, int item) {
-    const Config *c = j->c;
-    State *s = j->s;
-    Look l = { .c = c, .s = s, .layer = j->layer, .kv_head = item % c->n_kv_heads,
-               .first = item / c->n_kv_heads * TOGETHER, .group = c->n_heads / c->n_kv_heads };
-    l.tokens = s->T - l.first < TOGETHER ? s->T - l.first : TOGETHER;
-    size_t rows = (size_t)l.tokens * l.group, row = (size_t)l.first * c->n_heads + l.kv_head * rows;
-    l.asked = s->asked + row * c->head_dim;
-    l.found = s->found + row * c->head_dim;
-    l.scores = s->scores + row * SPAN;
-    l.largest = s->running + 2 * row, l.sum = l.largest + rows;
-    for (size_t r = 0; r < rows; r++) {
-        memcpy(l.asked + r * c->head_dim, head_of(&l, s->q, (int)r), c->head_dim * sizeof(float));
-        l.largest[r] = -INFINITY, l.sum[r] = 0;
+static int token_of(const Look *l, int row) { return l->by_token ? row / l->line : row % l->line; }
+
+// Kernels take four rows at a time, so lines should be fours.
+static void begin_look(Look *l) {
+    int head_dim = l->c->head_dim, width = l->c->n_heads * head_dim;
+    l->by_token = l->heads % 4 == 0 || l->tokens == 1;
+    l->rows = l->tokens * l->heads, l->line = l->by_token ? l->heads : l->tokens;
+    l->next = l->by_token ? head_dim : width, l->next_line = l->by_token ? width : head_dim;
+    for (int row = 0; row < l->rows; row++) {
+        memset(row_of(l, l->s->mix, row), 0, head_dim * sizeof(float));
+        l->largest[row] = -INFINITY, l->sum[row] = 0;
     }
-    memset(l.found, 0, rows * c->head_dim * sizeof(float));
-    return l;
 }
 
 // How many of the positions p .. p + n - 1 token t may see: none that comes after it.
@@ -147,51 +147,67 @@ static int visible_to(const Look *l, int t, int p, int n) {
     return visible < 0 ? 0 : visible < n ? visible : n;
 }
 
-// Add the values of positions p + begin .. p + end - 1 to what some of the tokens found, by their weights.
-static void gather(Look *l, int t, int tokens, int p, int begin, int end) {
-    const Config *c = l->c;
-    State *s = l->s;
-    void *first = value_at(c, s, l->layer, l->kv_head, p + begin);
-    Matrix values = { s->kv_type, end - begin, c->head_dim, first, NULL, 0 };
-    size_t row = (size_t)t * l->group;
-    kernels.mix[s->kv_type](l->found + row * c->head_dim, &values, c->head_dim,
-                            l->scores + row * SPAN + begin, SPAN, tokens * l->group);
+// Add the values of positions p + begin .. p + end - 1, by their weights, to what some rows found: those of a
+// line from this row on, or one of each line.
+static void gather(Look *l, int row, bool of_each_line, int p, int begin, int end) {
+    int head_dim = l->c->head_dim, rows = of_each_line ? l->rows / l->line : l->line;
+    int next = of_each_line ? l->next_line : l->next, apart = of_each_line ? l->line * SPAN : SPAN;
+    Type type = l->s->kv_type;
+    void *first = value_at(l->c, l->s, l->layer, l->kv_head, p + begin);
+    Matrix values = { type, end - begin, head_dim, first, NULL, 0 };
+    kernels.mix[type](row_of(l, l->s->mix, row), next, &values, head_dim,
+                      l->scores + (size_t)row * SPAN + begin, apart, rows);
 }
 
 // Positions p .. p + n - 1, as far as each token may see them.
 static void look_at(Look *l, int p, int n) {
     const Config *c = l->c;
-    int rows = l->tokens * l->group;
+    State *s = l->s;
     float scale = 1 / sqrtf((float)c->head_dim);        // of scores: it comes with the exponential
-    score(l->scores, c, l->s, l->layer, l->kv_head, p, n, l->asked, rows);
-    for (int row = 0; row < rows; row++) {
-        int visible = visible_to(l, row / l->group, p, n);
-        const float *scores = l->scores + (size_t)row * SPAN;
-        float largest = visible ? kernels.largest(scores, visible) : -INFINITY;
+    Matrix keys = keys_from(c, s, l->layer, l->kv_head, p);
+    for (int row = 0; row < l->rows; row += l->line)
+        score(l->scores + (size_t)row * SPAN, &keys, n, row_of(l, s->q, row), l->next, l->line);
+    for (int row = 0; row < l->rows; row++) {
+        float *scores = l->scores + (size_t)row * SPAN;
+        for (int i = visible_to(l, token_of(l, row), p, n); i < n; i++) scores[i] = -INFINITY;
+        float largest = kernels.largest(scores, n);
         if (!(largest > l->largest[row])) continue;
-        float *found = l->found + (size_t)row * c->head_dim;
-        float shrink = expf(scale * (l->largest[row] - largest));
+        float *found = row_of(l, s->mix, row), shrink = expf(scale * (l->largest[row] - largest));
         for (int i = 0; i < c->head_dim; i++) found[i] *= shrink;
         l->sum[row] *= shrink, l->largest[row] = largest;
     }
-    for (int row = 0; row < rows; row++)                // apart: none waits for another one's largest
-        l->sum[row] += kernels.exp(l->scores + (size_t)row * SPAN, visible_to(l, row / l->group, p, n), scale,
-                                   l->largest[row]);
+    for (int row = 0; row < l->rows; row++)             // apart: none waits for another one's largest
+        l->sum[row] += kernels.exp(l->scores + (size_t)row * SPAN, n, scale, l->largest[row]);
     int common = visible_to(l, 0, p, n);                // what the first token sees, all see
-    gather(l, 0, l->tokens, p, 0, common);
-    for (int t = 1; t < l->tokens; t++) gather(l, t, 1, p, common, visible_to(l, t, p, n));
+    for (int row = 0; row < l->rows; row += l->line) gather(l, row, false, p, 0, common);
+    for (int t = 1; t < l->tokens; t++)
+        gather(l, l->by_token ? t * l->line : t, !l->by_token, p, common, visible_to(l, t, p, n));
+}
+
+static void look(Look *l) {
+    begin_look(l);
+    int seen = l->s->pos + l->first + l->tokens;
+    for (int p = 0; p < seen; p += SPAN) look_at(l, p, least(seen - p, SPAN));
+    for (int row = 0; row < l->rows; row++) {
+        float *found = row_of(l, l->s->mix, row), share = 1 / l->sum[row];
+        for (int i = 0; i < l->c->head_dim; i++) found[i] *= share;
+    }
 }
 
 static void attend(void *job, int begin, int end) {
     const Job *j = job;
+    const Config *c = j->c;
+    int group = c->n_heads / c->n_kv_heads;
+    Look l;                                             // not all of which needs a value
+    l.c = c, l.s = j->s, l.layer = j->layer;
     for (int item = begin; item < end; item++) {
         if (j->s->T == 1) remember(job, item, item + 1);        // a head, whose key this core reads next
-        Look l = begin_look(j, item);
-        int seen = j->s->pos + l.first + l.tokens;
-        for (int p = 0; p < seen; p += SPAN) look_at(&l, p, seen - p < SPAN ? seen - p : SPAN);
-        for (int row = 0; row < l.tokens * l.group; row++)
-            for (int i = 0; i < j->c->head_dim; i++)
-                head_of(&l, j->s->mix, row)[i] = l.found[(size_t)row * j->c->head_dim + i] / l.sum[row];
+        l.kv_head = item % c->n_kv_heads, l.first = item / c->n_kv_heads * TOGETHER;
+        l.tokens = least(j->s->T - l.first, TOGETHER);
+        for (int h = 0; h < group; h += l.heads) {
+            l.head = l.kv_head * group + h, l.heads = least(group - h, ROWS / l.tokens);
+            look(&l);
+        }
     }
 }
 
@@ -201,9 +217,10 @@ static void show_weights(const Config *c, State *s, int layer, int t) {
     for (int h = 0; h < c->n_heads; h++) {
         const float *q = s->q + ((size_t)t * c->n_heads + h) * c->head_dim;
         float *weight = s->weights + (size_t)h * s->context, scale = 1 / sqrtf((float)c->head_dim);
-        for (int p = 0; p < seen; p += SPAN)
-            score(weight + p, c, s, layer, h / (c->n_heads / c->n_kv_heads), p,
-                  seen - p < SPAN ? seen - p : SPAN, q, 1);
+        for (int p = 0; p < seen; p += SPAN) {
+            Matrix keys = keys_from(c, s, layer, h / (c->n_heads / c->n_kv_heads), p);
+            score(weight + p, &keys, least(seen - p, SPAN), q, c->head_dim, 1);
+        }
         float sum = kernels.exp(weight, seen, scale, kernels.largest(weight, seen));
         for (int p = 0; p < seen; p++) weight[p] /= sum;
     }

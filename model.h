@@ -109,9 +109,6 @@ typedef struct {            // the activations of one pass
     float *xb;              // (T, dim)  inside a branch, on its way back to x
     float *q;               // (T, n_heads * head_dim)
     float *k, *v;           // (T, n_kv_heads * head_dim)
-    float *asked, *found;   // (T, n_heads * head_dim)  queries and values, as attention sorts them
-    float *scores;          // (T, n_heads, SPAN)  of as many positions
-    float *running;         // (T, n_heads, 2)  the softmax so far
     float *weights;         // (n_heads, context)  of one token, for an observer
     float *mix;             // (T, n_heads * head_dim)  what attention gathered
     float *gate, *up;       // (T, hidden_dim)

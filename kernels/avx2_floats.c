@@ -132,44 +132,44 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const float *x,
 
 // 8 * wide columns of the mixture, or the last few, for some tokens, tokens * wide up to 8: the sums stay in
 // registers. Meanwhile comes what lies behind w, which in a cache is read next.
-INLINE void mix_columns(float *out, const Matrix *w, int c, int cols, const float *scale, int stride,
-                        int tokens, int wide, Number n) {
+INLINE void mix_columns(float *out, int stride, const Matrix *w, int c, int cols, const float *scale,
+                        int pitch, int tokens, int wide, Number n) {
     const Number f = { sizeof *out, load_f32 };
-    size_t pitch = (size_t)w->cols * n.size, next = (size_t)w->rows * pitch;
+    size_t row_bytes = (size_t)w->cols * n.size, next = (size_t)w->rows * row_bytes;
     const char *row = (const char *)w->data + (size_t)c * n.size;
     __m256 sum[4][8];
     out += c;
     for (int t = 0; t < tokens; t++)
-        for (int i = 0; i < wide; i++) sum[t][i] = load(out + (size_t)t * w->cols + 8 * i, cols - 8 * i, f);
-    for (int r = 0; r < w->rows; r++, row += pitch) {
+        for (int i = 0; i < wide; i++) sum[t][i] = load(out + (size_t)t * stride + 8 * i, cols - 8 * i, f);
+    for (int r = 0; r < w->rows; r++, row += row_bytes) {
         fetch(row + next, 8 * wide * n.size);
         for (int i = 0; i < wide; i++) {
             __m256 v = load(row + 8 * i * n.size, cols - 8 * i, n);
             for (int t = 0; t < tokens; t++)
-                sum[t][i] = _mm256_fmadd_ps(_mm256_set1_ps(scale[(size_t)t * stride + r]), v, sum[t][i]);
+                sum[t][i] = _mm256_fmadd_ps(_mm256_set1_ps(scale[(size_t)t * pitch + r]), v, sum[t][i]);
         }
     }
     for (int t = 0; t < tokens; t++)
         for (int i = 0; i < wide; i++) {
             float some[8];
             _mm256_storeu_ps(some, sum[t][i]);
-            memcpy(out + (size_t)t * w->cols + 8 * i, some, (size_t)smaller(cols - 8 * i, 8) * sizeof *out);
+            memcpy(out + (size_t)t * stride + 8 * i, some, (size_t)smaller(cols - 8 * i, 8) * sizeof *out);
         }
 }
 
-INLINE void mix_few(float *out, const Matrix *w, int cols, const float *scale, int stride, int tokens,
-                    int wide, Number n) {
+INLINE void mix_few(float *out, int stride, const Matrix *w, int cols, const float *scale, int pitch,
+                    int tokens, int wide, Number n) {
     int c = 0;
     for (; c + 8 * wide <= cols; c += 8 * wide)
-        mix_columns(out, w, c, 8 * wide, scale, stride, tokens, wide, n);
-    for (; c + 8 <= cols; c += 8) mix_columns(out, w, c, 8, scale, stride, tokens, 1, n);
-    if (c < cols) mix_columns(out, w, c, cols - c, scale, stride, tokens, 1, n);
+        mix_columns(out, stride, w, c, 8 * wide, scale, pitch, tokens, wide, n);
+    for (; c + 8 <= cols; c += 8) mix_columns(out, stride, w, c, 8, scale, pitch, tokens, 1, n);
+    if (c < cols) mix_columns(out, stride, w, c, cols - c, scale, pitch, tokens, 1, n);
 }
 
-INLINE void mix(float *out, const Matrix *w, int cols, const float *scale, int stride, int T, Number n) {
-    for (; T >= 4; T -= 4, out += 4 * (size_t)w->cols, scale += 4 * (size_t)stride)
-        mix_few(out, w, cols, scale, stride, 4, 2, n);
-    for (; T > 0; T--, out += w->cols, scale += stride) mix_few(out, w, cols, scale, stride, 1, 8, n);
+INLINE void mix(MIX_ARGUMENTS, Number n) {
+    for (; T >= 4; T -= 4, out += 4 * (size_t)stride, scale += 4 * (size_t)pitch)
+        mix_few(out, stride, w, cols, scale, pitch, 4, 2, n);
+    for (; T > 0; T--, out += stride, scale += pitch) mix_few(out, stride, w, cols, scale, pitch, 1, 8, n);
 }
 
 #define FLOAT_KERNELS(name, bytes)                                                                          \
@@ -179,9 +179,8 @@ INLINE void mix(float *out, const Matrix *w, int cols, const float *scale, int s
         if (T < 8) few_tokens(out, stride, w, x, T, from, to, n);                                    \
         else      many_tokens(out, stride, w, x, T, from, to, n);                                    \
     }                                                                                                       \
-    TARGET void avx2_mix_##name(float *out, const Matrix *w, int cols, const float *scale, int stride,      \
-                                int T) {                                                                    \
-        mix(out, w, cols, scale, stride, T, (Number){ bytes, load_##name });                                \
+    TARGET void avx2_mix_##name(MIX_ARGUMENTS) {                                                            \
+        mix(out, stride, w, cols, scale, pitch, T, (Number){ bytes, load_##name });                         \
     }
 
 FLOAT_KERNELS(f32, 4)

@@ -126,8 +126,8 @@ INLINE void many_floats(float *out, int stride, const Matrix *w, const float *x,
 
 // 64 columns of the mixture, or the last few, for at most four tokens: the sums stay in registers. Meanwhile
 // comes what lies behind w, which in a cache is read next.
-INLINE void mix_columns(float *out, const Matrix *w, int c, int cols, const float *scale, int stride,
-                        int tokens, Type type) {
+INLINE void mix_columns(float *out, int stride, const Matrix *w, int c, int cols, const float *scale,
+                        int pitch, int tokens, Type type) {
     size_t row_bytes = bytes_of(type, (size_t)w->cols), next = (size_t)w->rows * row_bytes;
     const char *row = (const char *)w->data + (size_t)c * size_of(type);
     __m512 sum[4][4];
@@ -135,32 +135,32 @@ INLINE void mix_columns(float *out, const Matrix *w, int c, int cols, const floa
     for (int i = 0; i < 4; i++) there[i] = first(cols - 16 * i);
     for (int t = 0; t < tokens; t++)
         for (int i = 0; i < 4; i++)
-            sum[t][i] = _mm512_maskz_loadu_ps(there[i], out + (size_t)t * w->cols + c + 16 * i);
+            sum[t][i] = _mm512_maskz_loadu_ps(there[i], out + (size_t)t * stride + c + 16 * i);
     for (int r = 0; r < w->rows; r++, row += row_bytes) {
         __m512 v[4];
         for (int i = 0; i < 4; i++) v[i] = load_floats(type, row, 16 * (size_t)i, there[i]);
         fetch(row + next, 64 * (int)size_of(type));
         for (int t = 0; t < tokens; t++) {
-            __m512 y = _mm512_set1_ps(scale[(size_t)t * stride + r]);
+            __m512 y = _mm512_set1_ps(scale[(size_t)t * pitch + r]);
             for (int i = 0; i < 4; i++) sum[t][i] = _mm512_fmadd_ps(v[i], y, sum[t][i]);
         }
     }
     for (int t = 0; t < tokens; t++)
         for (int i = 0; i < 4; i++)
-            _mm512_mask_storeu_ps(out + (size_t)t * w->cols + c + 16 * i, there[i], sum[t][i]);
+            _mm512_mask_storeu_ps(out + (size_t)t * stride + c + 16 * i, there[i], sum[t][i]);
 }
 
-INLINE void mix_few(float *out, const Matrix *w, int cols, const float *scale, int stride, int tokens,
-                    Type type) {
+INLINE void mix_few(float *out, int stride, const Matrix *w, int cols, const float *scale, int pitch,
+                    int tokens, Type type) {
     int c = 0;
-    for (; c + 64 <= cols; c += 64) mix_columns(out, w, c, 64, scale, stride, tokens, type);
-    if (c < cols) mix_columns(out, w, c, cols - c, scale, stride, tokens, type);
+    for (; c + 64 <= cols; c += 64) mix_columns(out, stride, w, c, 64, scale, pitch, tokens, type);
+    if (c < cols) mix_columns(out, stride, w, c, cols - c, scale, pitch, tokens, type);
 }
 
-INLINE void mix(float *out, const Matrix *w, int cols, const float *scale, int stride, int T, Type type) {
-    for (; T >= 4; T -= 4, out += 4 * (size_t)w->cols, scale += 4 * (size_t)stride)
-        mix_few(out, w, cols, scale, stride, 4, type);
-    for (; T > 0; T--, out += w->cols, scale += stride) mix_few(out, w, cols, scale, stride, 1, type);
+INLINE void mix(MIX_ARGUMENTS, Type type) {
+    for (; T >= 4; T -= 4, out += 4 * (size_t)stride, scale += 4 * (size_t)pitch)
+        mix_few(out, stride, w, cols, scale, pitch, 4, type);
+    for (; T > 0; T--, out += stride, scale += pitch) mix_few(out, stride, w, cols, scale, pitch, 1, type);
 }
 
 #define FLOAT_KERNELS(name, type)                                                                           \
@@ -169,10 +169,7 @@ INLINE void mix(float *out, const Matrix *w, int cols, const float *scale, int s
     void avx512_matmul_##name(ARGUMENTS) {                                                                  \
         (T <= FEW_FLOATS ? few_##name : many_##name)(out, stride, w, x, T, from, to);                       \
     }                                                                                                       \
-    TARGET void avx512_mix_##name(float *out, const Matrix *w, int cols, const float *scale, int stride,    \
-                                  int T) {                                                                  \
-        mix(out, w, cols, scale, stride, T, type);                                                          \
-    }
+    TARGET void avx512_mix_##name(MIX_ARGUMENTS) { mix(out, stride, w, cols, scale, pitch, T, type); }
 
 FLOAT_KERNELS(f32, F32)
 FLOAT_KERNELS(f16, F16)

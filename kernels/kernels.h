@@ -76,9 +76,10 @@ typedef struct {
     // fixed order, whatever from and to are: however threads share the rows, not a bit changes.
     void (*matmul[N_TYPES])(float *out, int stride, const Matrix *w, const void *x, int T, int from, int to);
 
-    // out[t * w->cols + c] += sum over the rows r of w of scale[t * stride + r] * w[r][c]    for 0 <= t < T
-    // and 0 <= c < cols.
-    void (*mix[N_TYPES])(float *out, const Matrix *w, int cols, const float *scale, int stride, int T);
+    // out[t * stride + c] += sum over the rows r of w of scale[t * pitch + r] * w[r][c]    for 0 <= t < T and
+    // 0 <= c < cols.
+    void (*mix[N_TYPES])(float *out, int stride, const Matrix *w, int cols, const float *scale, int pitch,
+                         int T);
 
     // A row of w as floats. And n floats as numbers of a KV cache's type, rounded to nearest, ties to even.
     void (*decode[N_TYPES])(float *out, const Matrix *w, int row);

@@ -100,34 +100,34 @@ INLINE void many_tokens(float *out, int stride, const Matrix *w, const float *x,
 }
 
 // n columns of the mixture for some tokens, tokens * n up to 32: the sums stay in registers.
-INLINE void mix_strip(float *out, const Matrix *w, int c, int n, const float *scale, int stride, int tokens,
-                      Float f) {
+INLINE void mix_strip(float *out, int stride, const Matrix *w, int c, int n, const float *scale, int pitch,
+                      int tokens, Float f) {
     float32x4_t sum[4][8] = { { { 0 } } };
-    for (int t = 0; t < tokens; t++) memcpy(sum[t], out + (size_t)t * w->cols + c, (size_t)n * sizeof *out);
+    for (int t = 0; t < tokens; t++) memcpy(sum[t], out + (size_t)t * stride + c, (size_t)n * sizeof *out);
     for (int r = 0; r < w->rows; r++)
         for (int i = 0; i < n; i += 8) {
             float32x4x2_t v = eight(row_of(w, r, c, f), i, n - i, f);
             for (int t = 0; t < tokens; t++) {
                 float32x4_t *to = &sum[t][i / 4];
-                float by = scale[(size_t)t * stride + r];
+                float by = scale[(size_t)t * pitch + r];
                 for (int h = 0; h < 2; h++) to[h] = vfmaq_n_f32(to[h], v.val[h], by);
             }
         }
-    for (int t = 0; t < tokens; t++) memcpy(out + (size_t)t * w->cols + c, sum[t], (size_t)n * sizeof *out);
+    for (int t = 0; t < tokens; t++) memcpy(out + (size_t)t * stride + c, sum[t], (size_t)n * sizeof *out);
 }
 
-INLINE void mix(float *out, const Matrix *w, int cols, const float *scale, int stride, int T, Float f) {
+INLINE void mix(MIX_ARGUMENTS, Float f) {
     int t = 0;
-    for (; t + 4 <= T; t += 4, out += 4 * (size_t)w->cols, scale += 4 * (size_t)stride) {
+    for (; t + 4 <= T; t += 4, out += 4 * (size_t)stride, scale += 4 * (size_t)pitch) {
         int c = 0;
-        for (; c + 8 <= cols; c += 8) mix_strip(out, w, c, 8, scale, stride, 4, f);
-        if (c < cols) mix_strip(out, w, c, cols - c, scale, stride, 4, f);
+        for (; c + 8 <= cols; c += 8) mix_strip(out, stride, w, c, 8, scale, pitch, 4, f);
+        if (c < cols) mix_strip(out, stride, w, c, cols - c, scale, pitch, 4, f);
     }
-    for (; t < T; t++, out += w->cols, scale += stride) {
+    for (; t < T; t++, out += stride, scale += pitch) {
         int c = 0;
-        for (; c + 32 <= cols; c += 32) mix_strip(out, w, c, 32, scale, stride, 1, f);
-        for (; c + 8 <= cols; c += 8) mix_strip(out, w, c, 8, scale, stride, 1, f);
-        if (c < cols) mix_strip(out, w, c, cols - c, scale, stride, 1, f);
+        for (; c + 32 <= cols; c += 32) mix_strip(out, stride, w, c, 32, scale, pitch, 1, f);
+        for (; c + 8 <= cols; c += 8) mix_strip(out, stride, w, c, 8, scale, pitch, 1, f);
+        if (c < cols) mix_strip(out, stride, w, c, cols - c, scale, pitch, 1, f);
     }
 }
 
@@ -138,8 +138,8 @@ INLINE void mix(float *out, const Matrix *w, int cols, const float *scale, int s
         if (T < MANY) few_tokens(out, stride, w, x, T, from, to, f);                                        \
         else         many_tokens(out, stride, w, x, T, from, to, f);                                        \
     }                                                                                                       \
-    void neon_mix_##name(float *out, const Matrix *w, int cols, const float *scale, int stride, int T) {    \
-        mix(out, w, cols, scale, stride, T, (Float){ bytes, load_##name });                                 \
+    void neon_mix_##name(MIX_ARGUMENTS) {                                                                   \
+        mix(out, stride, w, cols, scale, pitch, T, (Float){ bytes, load_##name });                          \
     }
 
 FLOAT_KERNELS(f32, 4)

@@ -310,6 +310,9 @@ static void test_against_double(void) {
         for (int k = 0; k < 9; k++)
             check_attention(head_dims[i], heads[(i + k) % 4].heads, heads[(i + k) % 4].kv_heads,
                             places[k].pos, places[k].T, k % 2 ? F16 : F32);
+    check_attention(8, 150, 1, 40, 1, F16);             // heads that do not all look at once
+    check_attention(8, 150, 1, 120, 20, F16);
+    check_attention(64, 11, 1, 120, 20, F16);
 }
 
 int main(void) {

@@ -272,8 +272,6 @@ static void test_buffers(const Config *c) {
             { (void *)s.k, T * kv_dim * f },              { (void *)s.v, T * kv_dim * f },
             { (void *)s.gate, T * c->hidden_dim * f },    { (void *)s.up, T * c->hidden_dim * f },
             { (void *)s.rope, T * c->rope_dim * f },      { (void *)s.weights, c->n_heads * CONTEXT * f },
-            { (void *)s.asked, T * q_dim * f },           { (void *)s.found, T * q_dim * f },
-            { (void *)s.scores, T * c->n_heads * SPAN * f }, { (void *)s.running, T * c->n_heads * 2 * f },
             { (void *)s.logits, WANTED * c->vocab_size * f },
             { s.keys, position * SPAN },                  { s.values, position * CONTEXT },
             { (uint8_t *)s.memory + s.memory_size, 0 },

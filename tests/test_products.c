@@ -302,29 +302,29 @@ static void test_type(Type type) {
 // ---------------------------------------------------------------------------- mixtures of rows
 
 // Mixtures of the first `cols` columns are added to what is there, and what lies beyond is left alone. Scales
-// lie further apart than there are rows, NaN between them.
-static void test_mix(Type type, int rows, int pitch, int cols, int T) {
-    Case c = make_case(type, rows, pitch, T, plain, any);
-    int stride = rows + 3;
-    size_t n = (size_t)T * pitch;
-    float *scale = random_floats((size_t)T * stride);
+// lie further apart than there are rows, NaN between them; and results further apart than rows are long.
+static void test_mix(Type type, int rows, int width, int cols, int T) {
+    Case c = make_case(type, rows, width, T, plain, any);
+    int pitch = rows + 3, stride = width + 5;
+    size_t n = (size_t)T * stride;
+    float *scale = random_floats((size_t)T * pitch);
     float *out = random_floats(n + 1), *before = malloc((n + 1) * sizeof *before);
     for (int t = 0; t < T; t++)
-        for (int r = rows; r < stride; r++) scale[(size_t)t * stride + r] = NAN;
+        for (int r = rows; r < pitch; r++) scale[(size_t)t * pitch + r] = NAN;
     out[n] = 12345;
     memcpy(before, out, n * sizeof *out);
-    kernels.mix[type](out, &c.w, cols, scale, stride, T);
+    kernels.mix[type](out, stride, &c.w, cols, scale, pitch, T);
     CHECK(out[n] == 12345, "%s, mix %s of %d columns wrote one more", kernels.name, formats[type].name, cols);
     for (size_t i = 0; i < n; i++) {
-        int t = (int)(i / (size_t)pitch), col = (int)(i % (size_t)pitch);
+        int t = (int)(i / (size_t)stride), col = (int)(i % (size_t)stride);
         double want = before[i], size = col < cols ? fabs(want) : 0;
         for (int r = 0; r < rows && col < cols; r++) {
-            double product = (double)scale[(size_t)t * stride + r] * c.values[(size_t)r * pitch + col];
+            double product = (double)scale[(size_t)t * pitch + r] * c.values[(size_t)r * width + col];
             want += product, size += fabs(product);
         }
         CHECK(near(out[i], want, size * (rows + 1) * 0x1p-24),
               "%s, mix %s, %d columns of %d x %d, column %d of token %d of %d: wanted %.9g, got %.9g",
-              kernels.name, formats[type].name, cols, rows, pitch, col, t, T, want, out[i]);
+              kernels.name, formats[type].name, cols, rows, width, col, t, T, want, out[i]);
     }
     free(scale), free(out), free(before), free_case(&c);
 }
