@@ -173,11 +173,11 @@ INLINE void mix(MIX_ARGUMENTS, Number n) {
 }
 
 #define FLOAT_KERNELS(name, bytes)                                                                          \
-    TARGET void avx2_matmul_##name(float *out, int stride, const Matrix *w, const void *x,                \
+    TARGET void avx2_matmul_##name(float *out, int stride, const Matrix *w, const void *x,                  \
                                      int T, int from, int to) {                                             \
         const Number n = { bytes, load_##name };                                                            \
-        if (T < 8) few_tokens(out, stride, w, x, T, from, to, n);                                    \
-        else      many_tokens(out, stride, w, x, T, from, to, n);                                    \
+        if (T < 8) few_tokens(out, stride, w, x, T, from, to, n);                                           \
+        else      many_tokens(out, stride, w, x, T, from, to, n);                                           \
     }                                                                                                       \
     TARGET void avx2_mix_##name(MIX_ARGUMENTS) {                                                            \
         mix(out, stride, w, cols, scale, pitch, T, (Number){ bytes, load_##name });                         \

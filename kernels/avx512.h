@@ -51,8 +51,8 @@ INLINE void fetch(const char *p, int bytes) {
     for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T1);
 }
 
-// Memory answers late: a core is asked for what each of four rows will need 2048 bytes from here. AMD's cores
-// before Zen 5 fetch as many streams ahead by themselves, and faster when left alone.
+// Memory answers late: a core is asked for what each of four rows will need 2048 bytes from here. Zen 4
+// fetches as many streams ahead by itself, and faster when left alone.
 INLINE void fetch_ahead(const void *p, int bytes) {
     if (__builtin_cpu_is("amdfam19h")) return;
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + 2048 + i, _MM_HINT_T0);
