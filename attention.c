@@ -72,7 +72,7 @@ static void put_key(void *column, Type type, const float *key, int head_dim) {
     enum { SOME = 16 };
     union { float f[SOME]; Half h[SOME]; } row;
     for (int i = 0; i < head_dim; i += SOME) {
-        int n = head_dim - i < SOME ? head_dim - i : SOME;
+        int n = least(head_dim - i, SOME);
         kernels.encode[type](&row, key + i, n);
         for (int j = 0; j < n; j++)
             if (type == F32) ((float *)column)[(i + j) * SPAN] = row.f[j];
@@ -93,7 +93,8 @@ static void remember(void *job, int begin, int end) {
         }
 }
 
-static Matrix keys_from(const Config *c, const State *s, int layer, int kv_head, int pos) {     // of a SPAN
+// Of SPAN positions, pos a multiple of SPAN.
+static Matrix keys_from(const Config *c, const State *s, int layer, int kv_head, int pos) {
     return (Matrix){ s->kv_type, c->head_dim, SPAN, key_at(c, s, layer, kv_head, pos), NULL, 0 };
 }
 
@@ -105,36 +106,38 @@ static void score(float *scores, const Matrix *keys, int n, const float *queries
 
 // ---------------------------------------------------------------------------- looking back
 //
-// Query heads that share keys and values look at them together, and so do neighbouring tokens: every block of
-// the cache is read once for all of them. A block knows only its own scores, so the softmax runs along: where
-// a larger score appears, what was gathered before shrinks (Milakov & Gimelshein 2018, Dao et al. 2022).
+// Query heads that share keys and values look at them together, and so do neighbouring tokens: a block of the
+// cache is read once for all of them. A block knows only its own scores, so the softmax runs along: where a
+// larger score appears, what was gathered before shrinks (Milakov & Gimelshein 2018, Dao et al. 2022).
 
-enum { TOGETHER = 16, ROWS = 128 };                     // tokens; and queries at most
+enum { TOGETHER = 16, ROWS = 128 };                     // tokens, and queries, that look together: at most
 
 typedef struct {            // some tokens through some heads that share one key/value head
+    _Alignas(64) float scores[ROWS * SPAN];     // (rows, SPAN), a row for each query
+    float largest[ROWS], sum[ROWS];             // of the scores so far, and of their exponentials
     const Config *c;
     State *s;
     int layer, kv_head, head, heads, first, tokens;
-    bool by_token;          // rows are queries, in lines: the heads of a token, or else the tokens of a head
-    int rows, line;         // how many there are, and in a line
-    int next, next_line;    // in (T, n_heads * head_dim): from a row of a line to the next, from line to line
-    float largest[ROWS], sum[ROWS];             // of the scores so far, and of their exponentials
-    float scores[ROWS * SPAN];
+    int rows, next_head, next_token;            // from the row of a query to those of its neighbours
+    int line, apart;        // so many rows, one after the other, are as far apart in q and mix
 } Look;
 
-static float *row_of(const Look *l, float *x, int row) {                // in (T, n_heads * head_dim)
-    size_t begin = ((size_t)l->first * l->c->n_heads + l->head) * l->c->head_dim;
-    return x + begin + (size_t)(row / l->line) * l->next_line + (size_t)(row % l->line) * l->next;
+static int token_of(const Look *l, int row) { return row / l->next_token % l->tokens; }
+
+static float *row_of(const Look *l, float *x, int row) {                // in (T, n_heads, head_dim)
+    size_t token = l->first + token_of(l, row), head = l->head + row / l->next_head % l->heads;
+    return x + (token * l->c->n_heads + head) * l->c->head_dim;
 }
 
-static int token_of(const Look *l, int row) { return l->by_token ? row / l->line : row % l->line; }
-
-// Kernels take four rows at a time, so lines should be fours.
+// A line is the heads of a token, or else the tokens of a head: kernels take four rows at a time.
 static void begin_look(Look *l) {
-    int head_dim = l->c->head_dim, width = l->c->n_heads * head_dim;
-    l->by_token = l->heads % 4 == 0 || l->tokens == 1;
-    l->rows = l->tokens * l->heads, l->line = l->by_token ? l->heads : l->tokens;
-    l->next = l->by_token ? head_dim : width, l->next_line = l->by_token ? width : head_dim;
+    int head_dim = l->c->head_dim;
+    bool of_a_token = l->heads % 4 == 0 || l->tokens == 1;
+    l->rows = l->tokens * l->heads;
+    l->line = of_a_token ? l->heads : l->tokens;
+    l->apart = of_a_token ? head_dim : l->c->n_heads * head_dim;
+    l->next_head = of_a_token ? 1 : l->tokens;
+    l->next_token = of_a_token ? l->heads : 1;
     for (int row = 0; row < l->rows; row++) {
         memset(row_of(l, l->s->mix, row), 0, head_dim * sizeof(float));
         l->largest[row] = -INFINITY, l->sum[row] = 0;
@@ -144,19 +147,17 @@ static void begin_look(Look *l) {
 // How many of the positions p .. p + n - 1 token t may see: none that comes after it.
 static int visible_to(const Look *l, int t, int p, int n) {
     int visible = l->s->pos + l->first + t + 1 - p;
-    return visible < 0 ? 0 : visible < n ? visible : n;
+    return visible < 0 ? 0 : least(visible, n);
 }
 
-// Add the values of positions p + begin .. p + end - 1, by their weights, to what some rows found: those of a
-// line from this row on, or one of each line.
-static void gather(Look *l, int row, bool of_each_line, int p, int begin, int end) {
-    int head_dim = l->c->head_dim, rows = of_each_line ? l->rows / l->line : l->line;
-    int next = of_each_line ? l->next_line : l->next, apart = of_each_line ? l->line * SPAN : SPAN;
-    Type type = l->s->kv_type;
-    void *first = value_at(l->c, l->s, l->layer, l->kv_head, p + begin);
-    Matrix values = { type, end - begin, head_dim, first, NULL, 0 };
-    kernels.mix[type](row_of(l, l->s->mix, row), next, &values, head_dim,
-                      l->scores + (size_t)row * SPAN + begin, apart, rows);
+// Add the values of positions begin .. end - 1 of those from p on, by their weights, to what some rows found:
+// row, row + next, ..., so far apart in mix.
+static void gather(Look *l, int row, int rows, int next, int apart, int p, int begin, int end) {
+    State *s = l->s;
+    void *first = value_at(l->c, s, l->layer, l->kv_head, p + begin);
+    Matrix values = { s->kv_type, end - begin, l->c->head_dim, first, NULL, 0 };
+    kernels.mix[s->kv_type](row_of(l, s->mix, row), apart, &values, l->c->head_dim,
+                            l->scores + (size_t)row * SPAN + begin, next * SPAN, rows);
 }
 
 // Positions p .. p + n - 1, as far as each token may see them.
@@ -166,7 +167,7 @@ static void look_at(Look *l, int p, int n) {
     float scale = 1 / sqrtf((float)c->head_dim);        // of scores: it comes with the exponential
     Matrix keys = keys_from(c, s, l->layer, l->kv_head, p);
     for (int row = 0; row < l->rows; row += l->line)
-        score(l->scores + (size_t)row * SPAN, &keys, n, row_of(l, s->q, row), l->next, l->line);
+        score(l->scores + (size_t)row * SPAN, &keys, n, row_of(l, s->q, row), l->apart, l->line);
     for (int row = 0; row < l->rows; row++) {
         float *scores = l->scores + (size_t)row * SPAN;
         for (int i = visible_to(l, token_of(l, row), p, n); i < n; i++) scores[i] = -INFINITY;
@@ -179,9 +180,9 @@ static void look_at(Look *l, int p, int n) {
     for (int row = 0; row < l->rows; row++)             // apart: none waits for another one's largest
         l->sum[row] += kernels.exp(l->scores + (size_t)row * SPAN, n, scale, l->largest[row]);
     int common = visible_to(l, 0, p, n);                // what the first token sees, all see
-    for (int row = 0; row < l->rows; row += l->line) gather(l, row, false, p, 0, common);
+    for (int row = 0; row < l->rows; row += l->line) gather(l, row, l->line, 1, l->apart, p, 0, common);
     for (int t = 1; t < l->tokens; t++)
-        gather(l, l->by_token ? t * l->line : t, !l->by_token, p, common, visible_to(l, t, p, n));
+        gather(l, t * l->next_token, l->heads, l->next_head, c->head_dim, p, common, visible_to(l, t, p, n));
 }
 
 static void look(Look *l) {
@@ -198,7 +199,7 @@ static void attend(void *job, int begin, int end) {
     const Job *j = job;
     const Config *c = j->c;
     int group = c->n_heads / c->n_kv_heads;
-    Look l;                                             // not all of which needs a value
+    Look l;                                             // an initializer would clear all scores, too
     l.c = c, l.s = j->s, l.layer = j->layer;
     for (int item = begin; item < end; item++) {
         if (j->s->T == 1) remember(job, item, item + 1);        // a head, whose key this core reads next
@@ -231,7 +232,7 @@ static void show_weights(const Config *c, State *s, int layer, int t) {
 enum { CHUNK = 1 << 16 };                               // multiply-adds worth handing to another core
 
 static void look_back(const Config *c, State *s, int layer) {
-    int blocks = (s->T + TOGETHER - 1) / TOGETHER, tokens = s->T < TOGETHER ? s->T : TOGETHER;
+    int blocks = (s->T + TOGETHER - 1) / TOGETHER, tokens = least(s->T, TOGETHER);
     size_t cost = (size_t)tokens * (c->n_heads / c->n_kv_heads) * (s->pos + s->T) * c->head_dim * 2;
     if (s->T > 1) parallel_for(c->n_kv_heads, 1, remember, &(Job){ c, s, layer });      // blocks share heads
     parallel_for(blocks * c->n_kv_heads, (int)(1 + CHUNK / cost), attend, &(Job){ c, s, layer });

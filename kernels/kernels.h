@@ -77,7 +77,7 @@ typedef struct {
     void (*matmul[N_TYPES])(float *out, int stride, const Matrix *w, const void *x, int T, int from, int to);
 
     // out[t * stride + c] += sum over the rows r of w of scale[t * pitch + r] * w[r][c]    for 0 <= t < T and
-    // 0 <= c < cols.
+    // 0 <= c < cols. Rows are added in their order, whatever T and cols are.
     void (*mix[N_TYPES])(float *out, int stride, const Matrix *w, int cols, const float *scale, int pitch,
                          int T);
 

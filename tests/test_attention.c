@@ -315,10 +315,54 @@ static void test_against_double(void) {
     check_attention(64, 11, 1, 120, 20, F16);
 }
 
+static float *eighths(size_t n) {                       // from -1 to 1: their products' sums are exact
+    float *x = malloc(n * sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = (float)(random_below(17) - 8) / 8;
+    return x;
+}
+
+// What a token finds does not depend, not by a bit, on how many others look with it. Queries, keys and values
+// are exact, however they are summed.
+static void check_one_by_one(int head_dim, int n_heads, int n_kv_heads, int T, Type type) {
+    enum { DIM = 8, TOKENS = 140 };
+    size_t q_dim = (size_t)n_heads * head_dim, kv_dim = (size_t)n_kv_heads * head_dim;
+    Layer layer;
+    float *x = eighths(TOKENS * DIM), *wq = eighths(q_dim * DIM), *wk = eighths(kv_dim * DIM);
+    float *wv = eighths(kv_dim * DIM), *wo = eighths(DIM * q_dim);
+    float *want = malloc(TOKENS * q_dim * sizeof *want);
+    Model m = one_layer(&layer, NULL, DIM, head_dim, n_heads, n_kv_heads, wq, wk, wv, wo);
+    m.config.rope_dim = 0;
+    State s;
+    const char *error = state_create(&s, &m.config, TOKENS, T, 1, type);
+    CHECK(!error, "%s", error);
+    for (int pos = 0; pos < TOKENS; pos++) {
+        attend_to(&m, &s, x + pos * DIM, 1, pos);
+        memcpy(want + (size_t)pos * q_dim, s.mix, q_dim * sizeof *want);
+    }
+    for (int pos = 0, n; pos < TOKENS; pos += n) {
+        n = TOKENS - pos < T ? TOKENS - pos : T;
+        attend_to(&m, &s, x + pos * DIM, n, pos);
+        CHECK(!memcmp(s.mix, want + (size_t)pos * q_dim, (size_t)n * q_dim * sizeof *want),
+              "%s, %d heads of %d over %d: %d tokens at %d find something else than one by one", kernels.name,
+              n_heads, head_dim, n_kv_heads, n, pos);
+    }
+    state_free(&s);
+    free(x), free(wq), free(wk), free(wv), free(wo), free(want);
+}
+
+static void test_one_by_one(void) {
+    static const int lengths[] = { 2, 3, 16, 17, 50, 140 };
+    for (int i = 0; i < 6; i++) {
+        Type type = i % 2 ? F16 : F32;
+        check_one_by_one(64, 8, 1, lengths[i], type), check_one_by_one(20, 3, 3, lengths[i], type);
+        check_one_by_one(8, 150, 1, lengths[i], type), check_one_by_one(33, 22, 2, lengths[i], type);
+    }
+}
+
 int main(void) {
     static const char *const sets[] = { "portable", "avx2", "avx512", "neon", "neon-dot" };
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
-        if (choose_kernels(sets[i])) test_against_double();
+        if (choose_kernels(sets[i])) test_against_double(), test_one_by_one();
     choose_kernels(NULL);
     test_frequencies();
     test_angles();
