@@ -102,8 +102,6 @@ INLINE Floats add_all(Floats sum, Floats a, __m256 x, __m256 y) {
 
 // avx2_floats.c
 typedef void Matmul(float *out, int stride, const Matrix *w, const void *x, int T, int from, int to);
-#define MIX_ARGUMENTS float *out, int stride, const Matrix *w, int cols, const float *scale, int pitch, int T
-typedef void Mix(MIX_ARGUMENTS);
 Matmul avx2_matmul_f32, avx2_matmul_f16, avx2_matmul_bf16;
 Mix avx2_mix_f32, avx2_mix_f16, avx2_mix_bf16;
 void avx2_encode_f16(void *out, const float *in, int n);

@@ -102,8 +102,6 @@ INLINE void add_tile(float *out, int stride, const __m512 *tile, int width, int 
 
 #define ARGUMENTS float *out, int stride, const Matrix *w, const void *x, int T, int from, int to
 typedef void Matmul(ARGUMENTS);
-#define MIX_ARGUMENTS float *out, int stride, const Matrix *w, int cols, const float *scale, int pitch, int T
-typedef void Mix(MIX_ARGUMENTS);
 
 // avx512_floats.c
 Matmul avx512_matmul_f32, avx512_matmul_f16, avx512_matmul_bf16;

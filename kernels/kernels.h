@@ -65,6 +65,9 @@ _Static_assert(sizeof(BlockX8) == 40, "no padding");
 
 // ---------------------------------------------------------------------------- the table
 
+#define MIX_ARGUMENTS float *out, int stride, const Matrix *w, int cols, const float *scale, int pitch, int T
+typedef void Mix(MIX_ARGUMENTS);
+
 typedef struct {
     const char *name;
     bool (*supported)(void);                            // can this CPU run them?
@@ -78,8 +81,7 @@ typedef struct {
 
     // out[t * stride + c] += sum over the rows r of w of scale[t * pitch + r] * w[r][c]    for 0 <= t < T and
     // 0 <= c < cols. Rows are added in their order, whatever T and cols are.
-    void (*mix[N_TYPES])(float *out, int stride, const Matrix *w, int cols, const float *scale, int pitch,
-                         int T);
+    Mix *mix[N_TYPES];
 
     // A row of w as floats. And n floats as numbers of a KV cache's type, rounded to nearest, ties to even.
     void (*decode[N_TYPES])(float *out, const Matrix *w, int row);

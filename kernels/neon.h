@@ -39,8 +39,6 @@ INLINE void add_tile(float *out, int stride, const float *sums, int width, int t
 
 // neon_floats.c
 typedef void Matmul(float *out, int stride, const Matrix *w, const void *x, int T, int from, int to);
-#define MIX_ARGUMENTS float *out, int stride, const Matrix *w, int cols, const float *scale, int pitch, int T
-typedef void Mix(MIX_ARGUMENTS);
 Matmul neon_matmul_f32, neon_matmul_f16, neon_matmul_bf16;
 Mix neon_mix_f32, neon_mix_f16, neon_mix_bf16;
 void neon_encode_f16(void *out, const float *in, int n);

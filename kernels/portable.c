@@ -57,8 +57,7 @@ static inline Half to_half(float f) {
                 out[(size_t)t * stride + r] = dot_##name((const Number *)w->data + (size_t)r * w->cols,     \
                                                          (const float *)x + (size_t)t * w->cols, w->cols);  \
     }                                                                                                       \
-    static void mix_##name(float *out, int stride, const Matrix *w, int cols, const float *scale,           \
-                           int pitch, int T) {                                                              \
+    static void mix_##name(MIX_ARGUMENTS) {                                                                 \
         for (int t = 0; t < T; t++, out += stride, scale += pitch) {                                        \
             const Number *row = w->data;                                                                    \
             for (int r = 0; r < w->rows; r++, row += w->cols)                                               \
