@@ -3,7 +3,7 @@
     make bench                                        the 110M model in every type
     make bench BENCH="--shape 1.1B --types Q8_0,F16"  or .venv/bin/python bench/compare.py with these
     make bench BENCH="--against RUN"                  another build of this program in llama.cpp's place
-    python3 bench/compare.py --show FILE --markdown   the table of an earlier run
+    .venv/bin/python bench/compare.py --show FILE     the table of an earlier run
 
 Every round measures the limits, this engine and llama.cpp, one after the other, each in a process of its own
 that warms up first, and runs once; then the next round. So whatever else the machine does disturbs all of
@@ -264,8 +264,12 @@ def main():
     if given.show:
         try:
             result = json.loads(given.show.read_text())
+            for row in result["rows"]:
+                row["summary"] = report.summarize(row)
         except (OSError, ValueError) as error:
             fail(f"{given.show}: {error}")
+        except (KeyError, TypeError):
+            fail(f"{given.show}: not a record of this program's measurements")
     else:
         result = measure(given)
     print("\n".join(report.table(result, given.markdown)))

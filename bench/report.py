@@ -15,11 +15,13 @@ import numpy as np
 import models
 
 
-def spread(turns, part):
-    """Over all runs of all turns."""
-    runs = [run for turn in turns for run in turn[part]["runs"]]
-    low, median, high = np.percentile(runs, (25, 50, 75))
+def spread(values):
+    low, median, high = np.percentile(values, (25, 50, 75))
     return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def spread_of_runs(turns, part):
+    return spread([run for turn in turns for run in turn[part]["runs"]])
 
 
 def typical(turn, part):
@@ -29,11 +31,11 @@ def typical(turn, part):
 def compare_part(row, part, work, limits):
     """Ours and theirs; the ratio of the two, and what of the limits they reach: a limit for each round."""
     out = {"work_per_token": work, "limit_per_s": float(np.median(limits["ours"])),
-           "ours": spread(row["ours"], part)}
+           "ours": spread_of_runs(row["ours"], part)}
     if row["theirs"]:
-        out["theirs"] = spread(row["theirs"], part)
-        out["ratio"] = float(np.median([typical(ours, part) / typical(theirs, part)
-                                        for ours, theirs in zip(row["ours"], row["theirs"])]))
+        out["theirs"] = spread_of_runs(row["theirs"], part)
+        out["ratio"] = spread([typical(ours, part) / typical(theirs, part)
+                               for ours, theirs in zip(row["ours"], row["theirs"])])
     for side in "ours", "theirs":
         if side in out:
             out[side]["fraction"] = float(np.median([work * typical(turn, part) / limit
@@ -74,11 +76,14 @@ def percent(side):
     return f"{100 * side['fraction']:.0f} %" if side else "-"
 
 
+def with_quartiles(found, digits):
+    one = found["low"] == found["high"]
+    return ("{:.{d}f}" if one else "{:.{d}f} ({:.{d}f}-{:.{d}f})").format(
+        *(found[key] for key in ("median", "low", "high")), d=digits)
+
+
 def rate(side):
-    if not side:
-        return "-"
-    digits = 0 if side["median"] >= 1000 else 1
-    return "{:.{d}f} ({:.{d}f}-{:.{d}f})".format(side["median"], side["low"], side["high"], d=digits)
+    return with_quartiles(side, 0 if side["median"] >= 1000 else 1) if side else "-"
 
 
 def peer_name(result):
@@ -95,8 +100,8 @@ def cells(row):
     for part in "decode", "prefill":
         p = row["summary"][part]
         theirs = p.get("theirs")
-        out += [rate(p["ours"]), rate(theirs), f"{p['ratio']:.2f}" if theirs else "-", percent(p["ours"]),
-                percent(theirs)]
+        out += [rate(p["ours"]), rate(theirs), with_quartiles(p["ratio"], 2) if theirs else "-",
+                percent(p["ours"]), percent(theirs)]
     return out + [f"{row['summary']['bytes_beyond_file_and_cache']['ours'] / 1e6:.1f}"]
 
 
@@ -121,7 +126,7 @@ def heading(result):
 
 
 def table(result, markdown=False):
-    """Lines of text; median and quartiles of tokens/s, and MB of memory beyond the file and the cache."""
+    """Lines of text; medians and quartiles, and MB of memory beyond the file and the cache."""
     rows = [header(peer_name(result)), *(cells(row) for row in result["rows"])]
     widths = [max(map(len, column)) for column in zip(*rows)]
     padded = [[cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]

@@ -160,6 +160,26 @@ def test_tables(measured, folder):
     assert picture.exists() == bool(importlib.util.find_spec("matplotlib"))
 
 
+def test_a_ratio_has_its_spread(measured, tmp_path):
+    """Three rounds: as fast, twice and four times as fast as who stands beside it, in the order of chance."""
+    result = json.loads(json.dumps(measured[0]))
+    result["peer"] = {"version": "1", "system_info": "none"}
+    turn, limits = result["rows"][0]["ours"][0], result["rows"][0]["limits"][0]
+    for row in result["rows"]:
+        row["ours"], row["theirs"], row["limits"] = [], [], [limits] * 3
+        for rate, theirs in (80, 20), (30, 30), (20, 10):
+            for side, runs in (row["ours"], rate), (row["theirs"], theirs):
+                phases = {part: {**turn[part], "runs": [runs]} for part in ("prefill", "decode")}
+                side.append({**turn, **phases})
+    path = tmp_path / "three.json"
+    path.write_text(json.dumps(result))
+    done = compare("--show", path)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines()[-2:]:
+        assert line.count("30.0 (25.0-55.0)") == line.count("20.0 (15.0-25.0)") == 2
+        assert line.count("2.00 (1.50-3.00)") == 2
+
+
 def test_without_llama_cpp(run, folder):
     done = compare(*quick, "--run", run.path, "--models", folder, "--out", folder / "absent.json",
                    program=("-c", ABSENT))
@@ -191,9 +211,9 @@ def test_llama_bench(run, folder, tmp_path):
         for part, median, limit in (("decode", 200, "read_gb_per_s"), ("prefill", 2000, None)):
             summary = row["summary"][part]
             assert summary["theirs"]["median"] == median
-            assert summary["ratio"] == pytest.approx(summary["ours"]["median"] / median)
-            share = summary["ours"]["fraction"] / summary["theirs"]["fraction"]
-            assert share == pytest.approx(summary["ratio"])
+            ratio = summary["ratio"]["median"]
+            assert ratio == pytest.approx(summary["ours"]["median"] / median)
+            assert summary["ours"]["fraction"] / summary["theirs"]["fraction"] == pytest.approx(ratio)
     read, wrote = (tmp_path / "llama-bench.calls").read_text().splitlines()[:2]
     for call in read, wrote:
         assert " -t 2 " in f" {call} " and " -b 512 -ub 512 -ngl 0 " in call and "tiny-Q8_0.gguf" in call
@@ -226,7 +246,7 @@ def test_another_build(run, folder, tmp_path):
         (ours,), (theirs,) = row["ours"], row["theirs"]
         for part in "decode", "prefill":
             ratio = 2 * ours[part]["runs"][0] / theirs[part]["twice"]
-            assert row["summary"][part]["ratio"] == pytest.approx(ratio)
+            assert row["summary"][part]["ratio"]["median"] == pytest.approx(ratio)
         decode = row["summary"]["decode"]               # of the limit that the other build itself has told
         reads = decode["work_per_token"] * decode["theirs"]["median"]
         assert decode["theirs"]["fraction"] == pytest.approx(reads / 1e9)
@@ -243,7 +263,7 @@ def test_llama_cpp(run, folder, tmp_path):
         (theirs,) = row["theirs"]
         assert theirs["threads"] == 1 and theirs["python_bytes"] < theirs["peak_bytes"]
         assert [theirs[part]["tokens"] for part in ("prefill", "decode")] == [512, 128]
-        assert row["summary"]["decode"]["ratio"] > 0
+        assert row["summary"]["decode"]["ratio"]["median"] > 0
 
 
 # ---------------------------------------------------------------------------- refusals
@@ -255,9 +275,12 @@ def test_llama_cpp(run, folder, tmp_path):
     (("--llama-bench", "/absent/llama-bench"), "/absent/llama-bench"),
     (("--against", "/absent/old"), "/absent/old"), (("--run", "/absent/run"), "make"),
     (("--limits", "/absent/limits"), "make"), (("--show", "/absent/file.json"), "/absent/file.json"),
+    (("--show", "tests/test_compare.py"), "test_compare.py"), (("--show", "{folder}/list.json"), "list.json"),
     (("--threads", "0"), "--threads"), (("--kernels", "none", "--types", "Q8_0", "--shape", "tiny"), "none"),
 ])
 def test_one_clear_line(args, word, run, folder):
+    (folder / "list.json").write_text('{"rows": [{"shape": "15M"}]}')
+    args = [arg.format(folder=folder) for arg in args]
     done = compare("--run", run.path, "--models", folder, "--without-peer", "--quick", *args)
     said = [line for line in done.stderr.splitlines() if line.startswith("compare.py: ")]
     assert done.returncode in (1, 2) and len(said) == 1 and word in said[0], done.stderr
