@@ -6,9 +6,9 @@
     .venv/bin/python bench/compare.py --show FILE     the table of an earlier run
 
 Every round measures the limits, this engine and llama.cpp, one after the other, each in a process of its own
-that warms up first, and runs once; then the next round. So whatever else the machine does disturbs all of
-them alike. A prompt of 512 is read, then 128 tokens are written. All that was measured goes into a JSON file,
-the plot beside it.
+that warms up first, and runs once; in the next round llama.cpp comes before this engine. So whatever else the
+machine does disturbs all of them alike. A prompt of 512 is read, then 128 tokens are written. All that was
+measured goes into a JSON file, the plot beside it.
 """
 
 import argparse
@@ -116,12 +116,14 @@ def measure_row(given, shape, type, peer):
     file = models.make(given.models, shape, type)
     row = {"shape": shape, "type": type, "file_bytes": file.stat().st_size,
            "limits": [], "ours": [], "theirs": []}
+    sides = [("ours", lambda: measure_run(given, given.run, file))]
+    if peer:
+        sides.append(("theirs", lambda: peer.measure(given, file)))
     for round in range(given.rounds):
         note(f"{file.name}: round {round + 1} of {given.rounds}")
         row["limits"].append(measure_limits(given, file, "--quick"))
-        row["ours"].append(measure_run(given, given.run, file))
-        if peer:
-            row["theirs"].append(peer.measure(given, file))
+        for side, measure in sides if round % 2 == 0 else reversed(sides):
+            row[side].append(measure())
     row["summary"] = report.summarize(row)
     return row
 

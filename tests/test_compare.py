@@ -252,6 +252,20 @@ def test_another_build(run, folder, tmp_path):
         assert decode["theirs"]["fraction"] == pytest.approx(reads / 1e9)
 
 
+def test_who_goes_first_changes(run, folder, tmp_path):
+    for name in "ours", "theirs":
+        (tmp_path / name).write_text(f"""#!/bin/sh
+case "$*" in *bench*) echo {name} >> {tmp_path}/calls ;; esac
+exec {run.path} "$@"
+""")
+        (tmp_path / name).chmod(0o755)
+    done = compare(*quick, "--types", "F32", "--rounds", 3, "--run", tmp_path / "ours", "--models", folder,
+                   "--out", tmp_path / "out.json", "--against", tmp_path / "theirs")
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "calls").read_text().split()
+    assert calls == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+
+
 @pytest.mark.skipif(not INSTALLED, reason="llama.cpp is not installed; `make peers` sets it up")
 def test_llama_cpp(run, folder, tmp_path):
     done = compare(*quick, "--threads", 1, "--run", run.path, "--models", folder,
