@@ -75,6 +75,11 @@ def read_source(source, tokenizer):
 def export_gguf(options, model):
     if options.output.is_dir():
         raise Refused(f"{options.output}: a folder; for one of Hugging Face's, --to hf DIR")
+    if options.output.exists() and not options.output.is_file():
+        raise Refused(f"{options.output}: not a regular file, and a GGUF file would take its place")
+    read = [path for path in (Path(options.source), options.tokenizer) if path and path.exists()]
+    if options.output.exists() and any(options.output.samefile(path) for path in read):
+        raise Refused(f"{options.output} would be written over what is read")
     partial = options.output.with_name(f"{options.output.name}.partial")
     try:
         write_gguf(partial, model, TYPES.get(options.type))

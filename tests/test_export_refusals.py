@@ -266,6 +266,20 @@ def test_what_a_folder_cannot_hold(models, tmp_path):
     check_refused(outcome, tmp_path, "there", "not written over")
 
 
+def test_it_does_not_write_over_what_it_reads(folders, tmp_path):
+    """Under another of its names, too; nor in the place of a device or a pipe."""
+    source, link, pipe = tmp_path / "model.gguf", tmp_path / "link.gguf", tmp_path / "pipe"
+    assert export_alone(folders("llama"), "-o", source).status == 0
+    before = source.read_bytes()
+    link.symlink_to(source)
+    for path in source, link:
+        check_refused(export_alone(source, "-o", path, "--type", "q8_0"), tmp_path, str(path), "over what is read")
+        assert source.read_bytes() == before
+    os.mkfifo(pipe)
+    check_refused(export_alone(source, "-o", pipe), tmp_path, str(pipe), "not a regular file")
+    assert pipe.is_fifo()
+
+
 @pytest.mark.parametrize("line", ["", "-o a --to hf b", "--to onnx b", "-o a --type q2", "-o a --center",
                                   "-o a --center --type f32 --verify", "--to hf b --verify", "-o a --nope"])
 def test_misused(line, tmp_path):
