@@ -234,7 +234,11 @@ def said_in(page, number):
 def main():
     page = (ROOT / "docs/norms.md").read_text()
     moved = 0
-    for number in map(int, sys.argv[1:] or ROWS):
+    wanted = sys.argv[1:] or [str(number) for number in ROWS]
+    if unknown := set(wanted) - {str(number) for number in ROWS}:
+        sys.exit(f"claims.py: {' '.join(sorted(unknown))}: rows {', '.join(map(str, ROWS))} have figures; "
+                 "8 and 9 are tests")
+    for number in map(int, wanted):
         print(f"{ROWS[number].__doc__}", flush=True)
         said = said_in(page, number)
         found = list(ROWS[number]())
