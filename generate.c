@@ -269,6 +269,7 @@ static const char *recall(Chat *c, int *n) {
     int *ids = NULL, context = r->w->context, same = 0;
     const char *error = script(c, 0, &ids, n);
     if (!error && *n > context && r->w->shift && c->n > 1) error = forget(c, &ids, n);
+    if (!error && *n == 0) error = "this model's vocabulary has no token for this conversation";
     if (error) return free(ids), error;
     if (*n <= context) {
         while (same < r->fed && same < *n - 1 && ids[same] == r->ids[same]) same++;

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import damage
 import make_models
 import reference
 from conftest import Outcome
@@ -199,6 +200,16 @@ def write_spelled(path, names=None, rows=(), named=None, **keys):
         more = {"tokenizer.ggml.bos_token_id": BOS, "tokenizer.ggml.eos_token_id": EOS}
         make_models.write_gguf(path, kind, arrays, more | {f"tokenizer.ggml.{k}": v for k, v in keys.items()})
     return path
+
+
+@pytest.mark.parametrize("template", ["chatml", "phi3"])
+def test_a_vocabulary_that_spells_nothing(template, run, tmp_path):
+    """Neither the message nor what stands around it: there is nothing to read, and nothing to go on from."""
+    path = tmp_path / "model.gguf"
+    texts = ["<unk>", "<s>", "</s>"] + [f"\u4e00{i}" for i in range(damage.N - 3)]
+    silent = damage.spells(texts, [1, 3, 3] + [1] * (damage.N - 3))
+    path.write_bytes(bytes(silent.pair("tokenizer.ggml.unknown_token_id", None)))
+    run(path, "-m", "chat", "--template", template, "-i", "hi").check_refused(1, path, "vocabulary")
 
 
 @pytest.mark.parametrize("name", ["llama2", "chatml", "zephyr", "mistral-v3"])
