@@ -110,6 +110,8 @@ const char *what_is(Bytes file) {
         { 0, "PK\3\4", "a zip archive (as PyTorch's .pt and .pth are): it has to be converted first" },
         { 0, "\x80\2\x8a\nl\xfc", "a PyTorch file of the old form: it has to be converted first" },
         { 0, "\x1f\x8b\x08", "a gzip archive: unpack it first" },
+        { 2, "\n\5<unk>", "a SentencePiece model: it has to be converted first" },
+        { 0, "\x7f" "ELF", "a program" },
         { 8, "{\"", "a safetensors file: it has to be converted first" },
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {

@@ -114,6 +114,8 @@ static void test_what_is(void) {
         { "zip",          16, "PK\3\4\0\0\x08\x08\0\0\0\0\0\0\0\0", "zip" },
         { "torch",        16, "\x80\2\x8a\nl\xfc\x9c\x46\xf9\x20\x6a\xa8P\x19.\x80", "PyTorch" },
         { "gzip",         16, "\x1f\x8b\x08\0\0\0\0\0\0\3\xed\x9a\x09\x90\x9c\xd5", "gzip" },
+        { "SentencePiece", 20, "\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\2\n\x0c\n\3", "SentencePiece" },
+        { "ELF",          16, "\x7f" "ELF\2\1\1\0\0\0\0\0\0\0\0\0", "program" },
         { "safetensors",  20, "\x58\2\0\0\0\0\0\0{\"__metadata__", "safetensors" },
         { "HTML",         24, "<!DOCTYPE html><html><he", "HTML" },
         { "HTML later",   24, "\r\n  <html lang=\"en\"><hea", "HTML" },
