@@ -88,7 +88,7 @@ const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary
     int N = s->context, vocab_size = m->config.vocab_size;
     double sum = 0, squares = 0;
     if (N < 4) return complain("a context of %d is too short to score anything", N);
-    *p = (Perplexity){ .windows = n / N };
+    *p = (Perplexity){ .windows = n / N, .all = n / N };
     if (!p->windows) return complain("the text has %d tokens, fewer than one window of %d", n, N);
     for (int w = 0; w < p->windows; w++, ids += N) {
         if (v->add_bos && v->bos >= 0) ids[0] = v->bos;

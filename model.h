@@ -251,6 +251,8 @@ typedef struct {            // of what goes in: a text, and after it ids as they
     int n_ids;
 } Span;
 
+enum { MOST_TEXT = 1 << 28 };                           // bytes
+
 // Words may run from one span's text into the next. ids: room for 2 * text.size + 1 + n_ids of every span;
 // BOS is the caller's.
 const char *tokenize(int *ids, int *n, const Vocabulary *v, const Span *spans, int n_spans);
@@ -378,7 +380,11 @@ uint64_t hash_logits(const float *logits, int n);       // two runs agree to the
 FILE *npy_open(const char *path);                       // a NumPy file of floats; NULL, and errno, on failure
 bool npy_close(FILE *f, int rows, int cols);            // false, and errno, if anything could not be written
 
-typedef struct { double perplexity, standard_error; long tokens; int windows; } Perplexity;
+typedef struct {
+    double perplexity, standard_error;
+    long tokens;
+    int windows, all;                       // that were scored; that there are
+} Perplexity;
 const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary *v, int *ids, int n,
                        bool progress, const volatile sig_atomic_t *stop);      // stop: when this is not 0
 

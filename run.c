@@ -130,6 +130,13 @@ static bool same_file(const char *a, const char *b) {
     return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+// A file that standard input or output stands for: no device.
+static bool is_stream(const char *path, int stream) {
+    struct stat x, y;
+    return stat(path, &x) == 0 && fstat(stream, &y) == 0 && S_ISREG(x.st_mode) &&
+           x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 // The model it comes with lies in models/ beside the program, or in share/prenorm/models/ where it is
 // installed. NULL: neither.
 static const char *default_checkpoint(void) {
@@ -172,6 +179,8 @@ static Options parse(int argc, char **argv) {
             i += options[k].kind != SWITCH;
         } else if (argv[i][0] == '-') {
             fail(MISUSED, "there is no option %s; see run --help", argv[i]);
+        } else if (!argv[i][0]) {
+            fail(MISUSED, "the checkpoint's name is empty");
         } else if (o.checkpoint) {
             fail(MISUSED, "one checkpoint is wanted, not both %s and %s", o.checkpoint, argv[i]);
         } else {
@@ -203,13 +212,15 @@ static Options parse(int argc, char **argv) {
         fail(MISUSED, "-n %d: 1 to %d runs are wanted", o.n, MOST_RUNS);
     o.shift = o.on_full && choice("--on-full", o.on_full, (const char *[]){ "stop", "shift", NULL });
     if (o.mode == PERPLEXITY && !o.prompt && !o.prompt_file) fail(MISUSED, "which text? -f FILE or -i TEXT");
+    if ((o.prompt || o.prompt_file) && (o.mode == BENCH || o.mode == INFO))
+        fail(MISUSED, "%s: -m %s reads no text", o.prompt ? "-i" : "-f", o.mode_name);
     if (!o.checkpoint) o.checkpoint = default_checkpoint();
-    if (!o.checkpoint || !*o.checkpoint)
+    if (!o.checkpoint)
         fail(MISUSED, "which checkpoint? There is no models/stories-%s.gguf beside the program; "
              "see run --help", norm_name());
     if (o.logits && (same_file(o.logits, o.checkpoint) || same_file(o.logits, o.tokenizer) ||
-                     same_file(o.logits, o.prompt_file)))
-        fail(MISUSED, "--logits %s would write over what is read", o.logits);
+                     same_file(o.logits, o.prompt_file) || is_stream(o.logits, 0) || is_stream(o.logits, 1)))
+        fail(MISUSED, "--logits %s would write over what is read or written", o.logits);
     o.kv_type = choice("--kv", o.kv, (const char *[]){ "f16", "f32", NULL }) ? F32 : F16;
     o.sampler.random = read_seed(o.seed);
     return o;
@@ -224,10 +235,10 @@ static Text read_prompt(const Options *o) {
     if (!f) fail(FAILED, "%s: %s", o->prompt_file, strerror(errno));
     char *data = NULL;
     size_t size = 0;
-    for (size_t room = 0, got = 1; got; size += got) {
+    for (size_t room = 0; !feof(f) && !ferror(f); size += fread(data + size, 1, room - size, f)) {
+        if (size > MOST_TEXT) fail(FAILED, "%s: a text of more than 256 MB is too long", o->prompt_file);
         if (room - size < 4096 && !(data = realloc(data, room = 2 * room + 65536)))
             fail(FAILED, "%s: no memory for a text of this size", o->prompt_file);
-        got = fread(data + size, 1, room - size, f);
     }
     if (ferror(f)) {
         int reason = errno;
@@ -323,6 +334,7 @@ static void write_text(Options *o, const Model *m, const Vocabulary *v, Text tex
         error = generate(&w, text, ids, n);
         free(ids);
     }
+    if (!error && w.trace && ferror(stderr)) error = "the trace could not be written";
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
 }
 
@@ -346,6 +358,7 @@ static void print_perplexity(const Options *o, const Model *m, const Vocabulary 
         printf("perplexity %.4f +/- %.4f over %ld tokens in %d windows of %d\n", p.perplexity,
                p.standard_error, p.tokens, p.windows, context);
     check_output();
+    if (p.windows < p.all) fprintf(stderr, "run: interrupted after %d of %d windows\n", p.windows, p.all);
     if (!o->quiet)
         fprintf(stderr, "%s, kernels %s, %.2f s, %.1f tokens/s\n", norm_name(), kernels.name, taken,
                 (double)p.windows * context / taken);
@@ -414,6 +427,7 @@ static void print_bench(const Options *o, const Model *m, double load, int threa
                (double)usage.ru_maxrss / 1e3, norm_name(), kernels.name, threads);
     }
     check_output();
+    if (b.runs < o->n) fprintf(stderr, "run: interrupted after %d of %d runs\n", b.runs, o->n);
 }
 
 static void print_tokens(const Options *o, const Vocabulary *v, Text text) {

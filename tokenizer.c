@@ -287,7 +287,7 @@ const char *tokenize(int *ids, int *n, const Vocabulary *v, const Span *spans, i
     *n = 0;
     size_t room = 1;                                    // one byte is for the space before the text
     for (int i = 0; i < n_spans; i++) {
-        if (spans[i].text.size > INT32_MAX / 8 - room)
+        if (spans[i].text.size > MOST_TEXT - room)
             return "a text of more than 256 MB is too long to tokenize";
         room += spans[i].text.size;
     }

@@ -4,8 +4,10 @@ stops, and how it ends - 0: done, 1: the file, the memory or the machine, 2: the
 
 import fcntl
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import termios
 import time
@@ -80,7 +82,7 @@ def test_unknown_option(option, model, run):
 def test_checkpoints_are_one(model, wide, run):
     run(model, wide).check_refused(2, model, wide)
     run().check_refused(2, "--help")
-    run("").check_refused(2)
+    run("").check_refused(2, "empty")
 
 
 def test_one_prompt(model, run):
@@ -351,6 +353,9 @@ def test_options_of_another_mode_are_refused(model, run, tmp_path):
         run(model, "-m", mode, "-i", "a", "--logits", tmp_path / "logits").check_refused(2, "--logits")
     run(model, "--json").check_refused(2, "--json")
     run(model, "-m", "perplexity").check_refused(2, "text")
+    for mode in ("bench", "info"):
+        run(model, "-m", mode, "-i", "a").check_refused(2, "-i", mode)
+        run(model, "-m", mode, "-f", "/dev/null").check_refused(2, "-f", mode)
 
 
 def test_tokenizing_asks_for_no_norm(model, run, run_layernorm):
@@ -365,6 +370,22 @@ def test_an_interrupt_ends_perplexity_with_what_there_is(wide, run, tmp_path):
     process.send_signal(signal.SIGINT)
     outcome = run.finish(process)
     assert outcome.status == 0 and outcome.stdout.startswith(b"perplexity "), outcome
+    said = re.search(r"^run: interrupted after (\d+) of (\d+) windows$", outcome.stderr, re.M)
+    assert said and int(said[1]) < int(said[2]) and f" in {said[1]} windows".encode() in outcome.stdout
+
+
+def test_an_interrupt_ends_bench_with_the_runs_there_are(wide, run):
+    ours, theirs = os.openpty()                         # a terminal hears of every run
+    process, said = subprocess.Popen(run.command((wide, "-m", "bench", "-n", 16)),
+                                     stdout=subprocess.PIPE, stderr=theirs), b""
+    os.close(theirs)
+    while b"run 2 of 16" not in said:
+        said += os.read(ours, 1000)
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=60)
+    said = re.search(rb"run: interrupted after (\d+) of 16 runs", said + os.read(ours, 10000))
+    os.close(ours)
+    assert process.returncode == 0 and said and b", %s runs" % said[1] in stdout
 
 
 def test_logits_do_not_overwrite_the_checkpoint(model, models, run, tmp_path):
@@ -372,6 +393,48 @@ def test_logits_do_not_overwrite_the_checkpoint(model, models, run, tmp_path):
     shutil.copy(model, copy)
     run(copy, "-z", models / "tokenizer.bin", "--logits", copy).check_refused(2, copy)
     assert copy.read_bytes() == model.read_bytes()
+
+
+def test_logits_do_not_overwrite_what_streams_stand_for(model, run, tmp_path):
+    """But a device may be all of them."""
+    path, options = tmp_path / "text", ("-n", 2, "-q")
+    path.write_text("a bad cab")
+    with path.open() as stream:
+        command = run.command((model, "-f", "-", *options, "--logits", path))
+        done = subprocess.run(command, stdin=stream, capture_output=True)
+    Outcome.of(done, done.stdout, done.stderr).check_refused(2, path)
+    assert path.read_text() == "a bad cab"
+    with path.open("a") as stream:
+        outcome = run(model, *options, "--logits", path, stdout=stream)
+    assert outcome.status == 2 and str(path) in outcome.stderr
+    assert path.read_text() == "a bad cab"
+    with open("/dev/null", "w") as stream:
+        assert run(model, *options, "--logits", "/dev/null", stdout=stream).status == 0
+
+
+@pytest.mark.parametrize("flag", ["--trace", "--trace=json"])
+def test_a_trace_that_cannot_be_written(flag, model, run):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(run.command((model, "-n", 2, flag)), stdout=subprocess.PIPE, stderr=full)
+    assert done.returncode == 1
+
+
+def test_a_prompt_without_an_end(model, run):
+    """It is read no further than a text may be long."""
+    (size,) = run.peak_memory((model, "-f", "/dev/zero", "-n", 1))
+    assert size < 1 << 30
+    run(model, "-f", "/dev/zero", "-n", 1).check_refused(1, "/dev/zero", "256 MB")
+
+
+def test_a_terminal_ends_a_prompt_at_once(model, run):
+    """One ^D behind a line."""
+    ours, theirs = os.openpty()
+    process = run.start(model, "-m", "tokenize", "-f", "-", stdin=theirs)
+    os.close(theirs)
+    os.write(ours, b"a bad cab\n\x04")
+    outcome = run.finish(process)
+    os.close(ours)
+    assert outcome == run(model, "-m", "tokenize", "-i", "a bad cab\n")
 
 
 # ---------------------------------------------------------------------------- interrupted
