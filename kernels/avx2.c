@@ -8,6 +8,7 @@
 #ifdef __x86_64__
 #include "avx2.h"
 #include "loops.h"
+#include <cpuid.h>
 
 // ---------------------------------------------------------------------------- formats
 //
@@ -610,6 +611,8 @@ TARGET static void matmul_plane(float *out, int stride, const Matrix *w, const v
 }
 
 static bool supported(void) {
+    unsigned a, b, c, d;                                // F16C has no name that every compiler knows
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_F16C)) return false;
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 

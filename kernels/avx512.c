@@ -618,7 +618,7 @@ TARGET static void matmul_plane(ARGUMENTS) {
     }
 }
 
-static bool supported(void) {
+static bool supported(void) {                           // F16C: no CPU has these without it
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&

@@ -50,6 +50,7 @@ if [ "$(uname -m)" != x86_64 ]; then
 elif ! missing "x86-64 without AVX-512" qemu-x86_64; then
     build x86_64 cc || exit 1
     start x86_64 qemu-x86_64 Haswell "portable, avx2"
+    start x86_64 qemu-x86_64 max,-f16c "portable"
     start x86_64 qemu-x86_64 Nehalem "portable"
 fi
 for job in $running; do wait "$job" || failed=1; done
