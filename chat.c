@@ -69,7 +69,7 @@ static const ChatTemplate templates[] = {
       .turn = "[INST] {system}{text}[/INST]",
       .end = "{eos}",
       .marks = { "[INST]", "[AVAILABLE_TOOLS]", "" } },
-    { "mistral-v1", .marks = { "[INST]", "[/INST]", "" } },
+    { "mistral-v1", .marks = { "[INST]", "[/INST]", "" } },        // marks alone: what is left is the same
 };
 enum { N_TEMPLATES = sizeof templates / sizeof *templates };
 
@@ -108,7 +108,7 @@ const ChatTemplate *find_template(const char *name) {
 const char *template_names(void) {
     static char list[256];
     size_t n = 0;
-    for (int i = 0; i < N_TEMPLATES - 1; i++)           // the last is a second look of one before
+    for (int i = 0; i < N_TEMPLATES - 1; i++)           // the last is there for its marks
         n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", templates[i].name);
     return list;
 }
@@ -206,13 +206,15 @@ const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate 
     return error;
 }
 
-// The longest piece that the end begins with. Some files take such marks for pieces of the user's.
+// The longest piece that the end begins with, up to where {eos} stands. Some files take such marks for pieces
+// of the user's.
 int reply_end(const Vocabulary *v, const ChatTemplate *t) {
-    int best = -1;
+    const char *end = t->end + strspn(t->end, " \n");
+    int best = -1, length = (int)strcspn(end, "{");
     for (int id = 0; id < v->size; id++) {
         const Piece *p = &v->pieces[id];
         if ((p->kind != CONTROL && p->kind != USER) || p->length == 0) continue;
-        if (strncmp(t->end, p->text, (size_t)p->length)) continue;
+        if (p->length > length || memcmp(end, p->text, (size_t)p->length)) continue;
         if (best < 0 || p->length > v->pieces[best].length) best = id;
     }
     return best;

@@ -167,14 +167,14 @@ static void test_blanks(void) {
 
 // A mark is one token in the program's words, its letters in a message; and it ends a reply.
 static void test_marks_as_tokens(void) {
-    static const char *const texts[] = { "<|im_start|>", "<|im_end|>", "</think>", "<|end|>" };
-    enum { START = 259, END, THOUGHT };
+    static const char *const texts[] = { "<|im_start|>", "<|im_end|>", "</think>", "<|end|>", " ", "{" };
+    enum { START = 259, END, THOUGHT, PHI, BLANK, BRACE };
     Vocabulary v;
-    small_vocabulary(&v, texts, NULL, 4, true);
+    small_vocabulary(&v, texts, NULL, 6, true);
     free(v.slots), free(v.specials), free(v.bytes);     // to be made again
     v.n_specials = 0;
     v.pieces[START].kind = v.pieces[END].kind = CONTROL;
-    v.pieces[THOUGHT].kind = USER;
+    v.pieces[THOUGHT].kind = v.pieces[BLANK].kind = v.pieces[BRACE].kind = USER;
     for (int byte = 0; byte < 256; byte++) {
         static char forms[256][8];
         snprintf(forms[byte], sizeof forms[byte], "<0x%02X>", byte);
@@ -191,7 +191,9 @@ static void test_marks_as_tokens(void) {
 
     CHECK(reply_end(&v, find_template("chatml")) == END, "the end: wanted %d", END);
     CHECK(reply_end(&v, find_template("phi3")) == -1, "a piece that is no control token ends a reply");
-    CHECK(reply_end(&v, find_template("zephyr")) == -1, "of zephyr's there is none but EOS");
+    static const char *const eos[] = { "zephyr", "llama2", "mistral-v3" };      // {eos} and blanks
+    for (int i = 0; i < 3; i++)
+        CHECK(reply_end(&v, find_template(eos[i])) == -1, "of %s's there is none but EOS", eos[i]);
 
     const Turn thinks[] = { { TEXT("a"), REPLY(3 + 'b', THOUGHT, 3 + 'c', THOUGHT, 3 + 'd') },
                             { TEXT("e"), REPLY(3 + 'f', THOUGHT) }, { .message = TEXT("g") } };
