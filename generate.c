@@ -342,7 +342,7 @@ static const char *answer(Chat *c, Text message, bool *full) {
 
 // -i or -f, whose last line ends before its newline as those of standard input do.
 static const char *copy_message(Text *copy, Text text) {
-    while (text.size && strchr("\r\n", text.data[text.size - 1])) text.size--;
+    while (text.size && (text.data[text.size - 1] == '\n' || text.data[text.size - 1] == '\r')) text.size--;
     char *data = malloc(text.size + 1);
     if (!data) return "no memory for the conversation";
     if (text.size) memcpy(data, text.data, text.size);

@@ -291,6 +291,8 @@ def test_the_first_message_on_the_command_line(model, talk, tmp_path):
         talk(model, "chatml", [first, "cd"], *options, stdin=b"cd\n", limit=3, system="s")
         talk(model, "chatml", [first], *options, stdin=b"", limit=3)
     talk(model, "chatml", ["two\nlines"], "-f", "-", stdin=b"two\nlines", limit=3)
+    (tmp_path / "first").write_bytes(b"ab\0\0\r\n")
+    talk(model, "chatml", ["ab\0\0"], "-f", tmp_path / "first", stdin=b"", limit=3)
 
 
 def test_a_megabyte_in_a_line(model, talk):
