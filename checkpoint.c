@@ -142,6 +142,35 @@ static void read_layer(Reader *r, Layer *w, int l, const Config *c, float eps) {
     w->w_down    = read_tensor(r, FFN_OUT, l, "ffn_down", c->dim, c->hidden_dim);
 }
 
+static bool is_read(Text name) {
+    static const char *const known[] = {
+        "attn_norm", "attn_q", "attn_k", "attn_v", "attn_output",
+        "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "attn_rot_embd",
+    };
+    char text[64];
+    int layer, at = 0;
+    snprintf(text, sizeof text, "%.*s", text_length(name), name.data);
+    sscanf(text, "blk.%d.%n", &layer, &at);
+    if (!at) return true;                               // of no layer
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        size_t n = strlen(known[i]);
+        const char *suffix = text + at + n;
+        if (!strncmp(text + at, known[i], n) && (!strcmp(suffix, ".weight") || !strcmp(suffix, ".bias")))
+            return true;
+    }
+    return false;
+}
+
+// What else a layer has would change the result. (attn_rot_embd, of old converters, is read by nobody.)
+static void refuse_other_tensors(Reader *r) {
+    for (size_t i = 0; i < r->g->n_tensors; i++) {
+        Text name = r->g->tensors[i].name;
+        if (!is_read(name))
+            refuse(r, "the tensor %.*s is none of a layer of %s: it cannot be run yet", text_length(name),
+                   name.data, r->architecture);
+    }
+}
+
 static void read_weights(Reader *r, Model *m, float eps) {
     Config *c = &m->config;
     const GgufTensor *embedding = gguf_tensor(r->g, "token_embd.weight");
@@ -157,6 +186,7 @@ static void read_weights(Reader *r, Model *m, float eps) {
     m->weights.embedding.bias = NULL;                   // there is no such thing
     if (!own) m->weights.classifier.bias = NULL;
     for (int l = 0; l < c->n_layers && !r->error; l++) read_layer(r, &m->weights.layers[l], l, c, eps);
+    if (!r->error) refuse_other_tensors(r);
 }
 
 // ---------------------------------------------------------------------------- RoPE's frequencies

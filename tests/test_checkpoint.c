@@ -328,6 +328,13 @@ static void test_cannot_run(void) {
     check_refused("a part of a model", model_file(&w, "llama", &llama, plain), "split");
     add_tensor(&w, "blk.1.attn_q_norm.weight", F32, 0, 2, (float[]){ 1, 1 });
     check_refused("norms of q", model_file(&w, "llama", &llama, plain), "norm");
+    static const char *const others[] = {
+        "blk.1.post_attention_norm.weight", "blk.0.attn_q.scale", "blk.0.ffn_gate_inp.weight",
+    };
+    for (int i = 0; i < 3; i++) {
+        add_tensor(&w, others[i], F32, 0, 2, (float[]){ 1, 1 });
+        check_refused("a tensor that we do not read", model_file(&w, "llama", &llama, plain), others[i]);
+    }
     check_refused("nothing but a mark", written(&w), "");
     check_refused("a model of a key", (add_string(&w, "general.architecture", "llama"), written(&w)), "");
 
