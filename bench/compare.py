@@ -194,7 +194,8 @@ def parse():
     add("--limits", default=ROOT / "build/limits", help="bench/limits.c, built (build/limits)")
     add("--compiler", help="that built them, for the record")
     given = parser.parse_args()
-    given.rounds = given.rounds or (1 if given.quick else 5)
+    if given.rounds is None:
+        given.rounds = 1 if given.quick else 5
     return given
 
 

@@ -1,6 +1,6 @@
 """peer.py - what -m bench measures, of llama.cpp: a prompt is read, and text written after it, some times.
 
-    python3 bench/peer.py MODEL [-j N] [-r RUNS] [--prompt 512] [--written 128]
+    python3 bench/peer.py MODEL [-j N] [-r RUNS]
     python3 bench/peer.py --about
 
 As it comes, but for the number of threads: mapped file, cache of F16, flash attention as it decides, weights
@@ -16,13 +16,14 @@ import time
 
 import llama_cpp as llama
 
+PROMPT, WRITTEN = 512, 128                              # tokens, as -m bench has them
 
 def about():
     return {"version": f"llama-cpp-python {llama.__version__}",
             "system_info": " ".join(llama.llama_print_system_info().decode().split())}
 
 
-def load(path, threads, prompt, written):
+def load(path, threads):
     options = llama.llama_model_default_params()
     options.n_gpu_layers = 0
     options.load_mode = llama.LLAMA_LOAD_MODE_MMAP
@@ -30,8 +31,8 @@ def load(path, threads, prompt, written):
     if not model:
         sys.exit(f"peer.py: llama.cpp does not load {path}")
     options = llama.llama_context_default_params()      # flash attention auto, keys and values of F16
-    options.n_ctx = prompt + written
-    options.n_batch = options.n_ubatch = 512
+    options.n_ctx = PROMPT + WRITTEN
+    options.n_batch = options.n_ubatch = PROMPT
     options.n_threads = options.n_threads_batch = threads
     context = llama.llama_init_from_model(model, options)
     if not context:
@@ -48,19 +49,18 @@ def feed(context, ids):
     return llama.llama_get_logits_ith(context, -1)
 
 
-def measure(context, vocab_size, prompt, written):
+def measure(context, vocab_size):
     """(tokens/s of reading, of writing)"""
-    ids = [i * 11 % vocab_size for i in range(prompt)]
+    ids = [i * 11 % vocab_size for i in range(PROMPT)]
     llama.llama_memory_clear(llama.llama_get_memory(context), True)
     started = time.perf_counter()
-    for i in range(0, prompt, 512):
-        feed(context, ids[i:i + 512])
+    feed(context, ids)
     read = time.perf_counter()
-    for i in range(written):
+    for i in range(WRITTEN):
         logits = feed(context, [i * 7 % vocab_size])
     end = time.perf_counter()
     assert all(abs(logits[i]) < 1e6 for i in range(vocab_size)), "the logits are not finite"
-    return prompt / (read - started), written / (end - read)
+    return PROMPT / (read - started), WRITTEN / (end - read)
 
 
 def main():
@@ -69,8 +69,6 @@ def main():
     parser.add_argument("--about", action="store_true", help="the version, and what it was built with")
     parser.add_argument("-j", type=int, default=1, help="threads")
     parser.add_argument("-r", type=int, default=5, help="runs, after one that warms up")
-    parser.add_argument("--prompt", type=int, default=512)
-    parser.add_argument("--written", type=int, default=128)
     given = parser.parse_args()
     quiet = llama.llama_log_callback(lambda *_: None)
     llama.llama_log_set(quiet, ctypes.c_void_p(0))
@@ -79,13 +77,13 @@ def main():
         print(json.dumps(about()))
         return
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    model, context = load(given.model, given.j, given.prompt, given.written)
+    model, context = load(given.model, given.j)
     vocab_size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
-    runs = [measure(context, vocab_size, given.prompt, given.written) for _ in range(given.r + 1)][1:]
+    runs = [measure(context, vocab_size) for _ in range(given.r + 1)][1:]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({
-        "prefill": {"tokens": given.prompt, "runs": [read for read, _ in runs]},
-        "decode": {"tokens": given.written, "runs": [wrote for _, wrote in runs]},
+        "prefill": {"tokens": PROMPT, "runs": [read for read, _ in runs]},
+        "decode": {"tokens": WRITTEN, "runs": [wrote for _, wrote in runs]},
         "peak_bytes": peak, "python_bytes": before, "threads": given.j,
     }))
     sys.stdout.flush()

@@ -290,7 +290,8 @@ def test_llama_cpp(run, folder, tmp_path):
     (("--against", "/absent/old"), "/absent/old"), (("--run", "/absent/run"), "make"),
     (("--limits", "/absent/limits"), "make"), (("--show", "/absent/file.json"), "/absent/file.json"),
     (("--show", "tests/test_compare.py"), "test_compare.py"), (("--show", "{folder}/list.json"), "list.json"),
-    (("--threads", "0"), "--threads"), (("--kernels", "none", "--types", "Q8_0", "--shape", "tiny"), "none"),
+    (("--threads", "0"), "--threads"), (("--rounds", "0"), "--rounds"),
+    (("--kernels", "none", "--types", "Q8_0", "--shape", "tiny"), "none"),
 ])
 def test_one_clear_line(args, word, run, folder):
     (folder / "list.json").write_text('{"rows": [{"shape": "15M"}]}')
