@@ -248,12 +248,11 @@ static void put_llama2c(Out *o, const Model *m, Bytes file) {
 static void put_memory(Out *o, const Model *m, Bytes file) {
     const Config *c = &m->config;
     int context = default_context(c);
-    size_t cache = 2 * bytes_of(F16, (size_t)c->n_layers * context * c->n_kv_heads * c->head_dim);
     open_group(o, "memory", '{');
     put_count(o, "file", file.size);
     put_count(o, "per_token", bytes_per_token(m));
     put_count(o, "context", (uint64_t)context);
-    put_count(o, "cache", cache);
+    put_count(o, "cache", cache_bytes(c, context, F16));
     close_group(o, '}');
 }
 

@@ -261,8 +261,8 @@ const char *bench(Bench *b, const Model *m, Type kv, int context, int runs, bool
     }
     if (progress) fputc('\n', stderr);
     int passes = runs < 3 ? runs : 3;
-    time_parts(&b->prefill, passes, read_tokens, m, &s, 0);
-    time_parts(&b->decode, passes, write_tokens, m, &s, prompt);
+    if (!*stop) time_parts(&b->prefill, passes, read_tokens, m, &s, 0);
+    if (!*stop) time_parts(&b->decode, passes, write_tokens, m, &s, prompt);
     state_free(&s);
     return b->runs ? NULL : "stopped before the first run was over";
 }

@@ -54,12 +54,21 @@ static const size_t MOST = (size_t)1 << 62;             // more than any machine
 
 static size_t padded(size_t size) { return (size + 63) / 64 * 64; }
 
+// What all keys of a position take; its values take as much.
+static size_t position_bytes(const Config *c, Type kv) {
+    return times(c->n_layers, times(times(c->n_kv_heads, c->head_dim), bytes_of(kv, 1)));
+}
+
+size_t cache_bytes(const Config *c, int context, Type kv) {
+    return times(position_bytes(c, kv), (size_t)spans(context) * SPAN + (size_t)context);
+}
+
 // Sizes first, then one allocation, then addresses, each at the start of a cache line.
 const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv) {
     size_t T = max_tokens, q_dim = times(c->n_heads, c->head_dim), kv_dim = times(c->n_kv_heads, c->head_dim);
     size_t widest = q_dim > (size_t)c->hidden_dim ? q_dim : (size_t)c->hidden_dim;
     if (widest < (size_t)c->dim) widest = (size_t)c->dim;
-    size_t f = sizeof(float), position = times(c->n_layers, times(kv_dim, bytes_of(kv, 1)));
+    size_t f = sizeof(float), position = position_bytes(c, kv);
     size_t keys = times(position, (size_t)spans(context) * SPAN), values = times(position, context);
     *s = (State){ .max_tokens = max_tokens, .context = context, .kv_type = kv };
     struct { void *buffer; size_t size; } plan[] = {

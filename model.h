@@ -26,7 +26,7 @@ typedef enum {
     N_OPS
 } Op;
 
-// The widest, deepest and most talkative model that is read: far beyond any there is.
+// The widest and deepest model, of the most words, that is read: far beyond any there is.
 enum { MOST_DIM = 1 << 20, MOST_LAYERS = 1 << 16, MOST_VOCAB = 1 << 24 };
 
 // Which numbers of a head RoPE turns together: (0, 1) (2, 3) ... in llama; (0, n/2) (1, n/2 + 1) ... in NeoX.
@@ -137,6 +137,7 @@ void parallel_for(int n, int chunk, Work *work, void *job);     // work() covers
 const char *op_name(Op op);                         // "attn_norm"
 void trace_text(void *file, const Event *event);    // an Observer: prints a line to a FILE *
 void trace_json(void *file, const Event *event);    // the same as an object of JSON
+void print_json_number(FILE *f, const char *before, double x);      // null, where it is infinite or none
 
 static inline void report(const State *s, Op op, int layer, const float *data, int rows, int cols) {
     if (s->observer) s->observer(s->observer_context, &(Event){ op, layer, s->pos, rows, cols, cols, data });
@@ -169,6 +170,7 @@ void ffn(const Model *m, State *s, int layer);          // xb: in the normed str
 
 // Room for passes of up to max_tokens tokens, for the logits of up to max_wanted of them, and for a cache of
 // `context` positions in F32 or F16. Fails only for want of memory.
+size_t cache_bytes(const Config *c, int context, Type kv);      // of the KV cache: the keys in whole spans
 const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv);
 void state_free(State *s);
 
@@ -276,7 +278,7 @@ const ChatTemplate *recognise_template(Text t);         // NULL: none that is kn
 const ChatTemplate *find_template(const char *name);    // "chatml"; NULL: not known
 const char *template_names(void);                       // those that are
 
-// The ids of a conversation up to where the last turn's reply goes on, to be freed. Fails for want of memory.
+// The ids of a conversation up to where the last turn's reply goes on, to be freed. Fails as tokenize() does.
 const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate *t, Text system,
                      const Turn *turns, int n_turns);
 int reply_end(const Vocabulary *v, const ChatTemplate *t);      // the id that ends a reply; -1: none

@@ -1,6 +1,6 @@
 // run.c - the program: read the command line, load a checkpoint, then write text, chat, measure or report.
 //
-// Standard output carries text and nothing else; everything that is said about it goes to standard error.
+// Standard output carries the text, or a report; everything that is said about it goes to standard error.
 #include "model.h"
 #include <ctype.h>
 #include <errno.h>
@@ -203,6 +203,7 @@ static Options parse(int argc, char **argv) {
     if ((o.trace || o.trace_json || o.logits) && !writes)
         fail(MISUSED, "%s is for -m generate and chat", o.logits ? "--logits" : "--trace");
     if (o.json && writes) fail(MISUSED, "--json is for reports: -m perplexity, bench, tokenize, info");
+    if (o.special && o.mode == CHAT) fail(MISUSED, "--special: in a chat, the template puts such tokens in");
     if ((o.system || o.template_name || o.on_full) && o.mode != CHAT)
         fail(MISUSED, "%s is for -m chat", o.system ? "-y" : o.template_name ? "--template" : "--on-full");
     if (o.template_name && !(o.template = find_template(o.template_name)))
@@ -350,13 +351,15 @@ static void print_perplexity(const Options *o, const Model *m, const Vocabulary 
     if ((error = perplexity(&p, m, &state, v, ids, n, isatty(2) && !o->quiet, &interrupted)))
         fail(FAILED, "%s: %s", o->prompt_file ? o->prompt_file : "the text", error);
     double taken = seconds() - started;
-    if (o->json)
-        printf("{\"perplexity\": %.17g, \"stderr\": %.17g, \"tokens\": %ld, \"windows\": %d, "
-               "\"context\": %d, \"seconds\": %.17g, \"norm\": \"%s\", \"kernels\": \"%s\"}\n", p.perplexity,
-               p.standard_error, p.tokens, p.windows, context, taken, norm_name(), kernels.name);
-    else
+    if (o->json) {
+        print_json_number(stdout, "{\"perplexity\": ", p.perplexity);
+        print_json_number(stdout, ", \"stderr\": ", p.standard_error);
+        printf(", \"tokens\": %ld, \"windows\": %d, \"context\": %d, \"seconds\": %.17g, \"norm\": \"%s\", "
+               "\"kernels\": \"%s\"}\n", p.tokens, p.windows, context, taken, norm_name(), kernels.name);
+    } else {
         printf("perplexity %.4f +/- %.4f over %ld tokens in %d windows of %d\n", p.perplexity,
                p.standard_error, p.tokens, p.windows, context);
+    }
     check_output();
     if (p.windows < p.all) fprintf(stderr, "run: interrupted after %d of %d windows\n", p.windows, p.all);
     if (!o->quiet)
@@ -420,9 +423,10 @@ static void print_bench(const Options *o, const Model *m, double load, int threa
     } else {
         printf("weights  %9.2f GB/s, %.0f %% of the %.2f GB/s at which they can be read\n", rate / 1e9,
                100 * rate / limit, limit / 1e9);
-        printf("decoding norm %.1f %%, attention %.1f %%, ffn %.1f %%, matmul %.1f %%, other %.1f %%; "
-               "a norm takes %.0f ns\n", 100 * share[0], 100 * share[1], 100 * share[2], 100 * share[3],
-               100 * share[4], b.decode.norm_ns);
+        if (b.decode.norm_ns > 0)                       // otherwise it was stopped before
+            printf("decoding norm %.1f %%, attention %.1f %%, ffn %.1f %%, matmul %.1f %%, other %.1f %%; "
+                   "a norm takes %.0f ns\n", 100 * share[0], 100 * share[1], 100 * share[2], 100 * share[3],
+                   100 * share[4], b.decode.norm_ns);
         printf("load     %9.2f ms, peak memory %.1f MB, %s, kernels %s, %d threads\n", load * 1e3,
                (double)usage.ru_maxrss / 1e3, norm_name(), kernels.name, threads);
     }

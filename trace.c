@@ -42,7 +42,7 @@ void trace_text(void *file, const Event *e) {
 }
 
 // All digits of a double; of a float, too, those of the double that it is.
-static void put_number(FILE *f, const char *before, double x) {
+void print_json_number(FILE *f, const char *before, double x) {
     if (isfinite(x)) fprintf(f, "%s%.17g", before, x);
     else fprintf(f, "%snull", before);                  // JSON knows neither infinity nor NaN
 }
@@ -52,11 +52,11 @@ void trace_json(void *file, const Event *e) {
     fprintf(file, "{\"op\": \"%s\", \"layer\": ", op_name(e->op));
     fprintf(file, e->layer < 0 ? "null" : "%d", e->layer);
     fprintf(file, ", \"pos\": %d, \"shape\": [%d, %d]", e->pos, e->rows, e->cols);
-    put_number(file, ", \"rms\": ", s.rms);
-    put_number(file, ", \"mean\": ", s.mean);
-    put_number(file, ", \"max\": ", s.largest);
-    put_number(file, ", \"sum\": ", s.sum);
+    print_json_number(file, ", \"rms\": ", s.rms);
+    print_json_number(file, ", \"mean\": ", s.mean);
+    print_json_number(file, ", \"max\": ", s.largest);
+    print_json_number(file, ", \"sum\": ", s.sum);
     fputs(", \"values\": [", file);
-    for (int c = 0; c < e->cols && c < 8; c++) put_number(file, c ? ", " : "", e->data[c]);
+    for (int c = 0; c < e->cols && c < 8; c++) print_json_number(file, c ? ", " : "", e->data[c]);
     fputs("]}\n", file);
 }

@@ -353,6 +353,7 @@ def test_options_of_another_mode_are_refused(model, run, tmp_path):
         run(model, "-m", mode, "-i", "a", "--logits", tmp_path / "logits").check_refused(2, "--logits")
     run(model, "--json").check_refused(2, "--json")
     run(model, "-m", "perplexity").check_refused(2, "text")
+    run(model, "-m", "chat", "--special").check_refused(2, "--special")
     for mode in ("bench", "info"):
         run(model, "-m", mode, "-i", "a").check_refused(2, "-i", mode)
         run(model, "-m", mode, "-f", "/dev/null").check_refused(2, "-f", mode)

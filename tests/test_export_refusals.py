@@ -273,7 +273,8 @@ def test_it_does_not_write_over_what_it_reads(folders, tmp_path):
     before = source.read_bytes()
     link.symlink_to(source)
     for path in source, link:
-        check_refused(export_alone(source, "-o", path, "--type", "q8_0"), tmp_path, str(path), "over what is read")
+        refused = export_alone(source, "-o", path, "--type", "q8_0")
+        check_refused(refused, tmp_path, str(path), "over what is read")
         assert source.read_bytes() == before
     os.mkfifo(pipe)
     check_refused(export_alone(source, "-o", pipe), tmp_path, str(pipe), "not a regular file")

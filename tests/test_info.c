@@ -141,8 +141,8 @@ static const Config shape = { .dim = 8, .hidden_dim = 12, .n_layers = 2, .n_head
                               .head_dim = 2, .vocab_size = 10, .seq_len = 6, .rope_dim = 2 };
 
 // A layer: two norms of 8, Q 64, K and V 32 each, O 64, three of 96: 496. In all 10 * 8 + 2 * 496 + 8 = 1080,
-// and 80 more for a classifier. A token reads what is in matrices, 2 * 480 + 80 numbers. The cache, for 6
-// positions of 4 halves, twice in two layers: 6 * 4 * 2 * 2 * 2 = 192 bytes.
+// and 80 more for a classifier. A token reads what is in matrices, 2 * 480 + 80 numbers. The cache: in two
+// layers 4 halves of keys for 128 positions, and as many values for 6: (128 + 6) * 4 * 2 * 2 = 2144 bytes.
 static void test_gguf(bool tied) {
     Writer w = { 0 };
     add_string(&w, "general.name", "a name");
@@ -172,7 +172,7 @@ static void test_gguf(bool tied) {
         { "memory.file", size },
         { "memory.per_token", "4160" },
         { "memory.context", "6" },
-        { "memory.cache", "192" },
+        { "memory.cache", "2144" },
         { "refused", "nothing" },
     };
     check_all(json, lines, sizeof lines / sizeof *lines);
@@ -227,7 +227,7 @@ static void test_llama2c(bool tied) {
         { "tensors.1.shape", "[8]" },
         { "tensors.1.offset", "348" },
         { "memory.per_token", "4160" },
-        { "memory.cache", "192" },
+        { "memory.cache", "2144" },
     };
     check_all(json, lines, sizeof lines / sizeof *lines);
     check_at(json, tied ? "tensors.20" : "tensors.21", "nothing");

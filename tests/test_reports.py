@@ -4,6 +4,7 @@ for people and, with --json, for programs; and what it says of a file that it ca
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import gguf
@@ -12,6 +13,7 @@ import pytest
 
 import make_models
 import reference
+from conftest import ROOT
 from make_models import BOS, KINDS, VOCABULARY
 
 TEXT = "Once there was a Lion and the Zebra. They went to the hill, and he was in the water again.\n"
@@ -43,8 +45,10 @@ def bytes_at(path, tensor):
 
 
 def check_memory(report, path, config, matrices):
-    """matrices: {name: bytes} of those that a token's way leads through. The cache holds F16."""
-    cache = 2 * 2 * config.n_layers * config.seq_len * config.n_kv_heads * config.head_dim
+    """matrices: {name: bytes} of those that a token's way leads through. The cache holds F16, and keys in
+    spans of 128 positions."""
+    positions = -(-config.seq_len // 128) * 128 + config.seq_len
+    cache = 2 * config.n_layers * positions * config.n_kv_heads * config.head_dim
     assert report["memory"] == {"file": path.stat().st_size, "per_token": sum(matrices.values()),
                                 "context": config.seq_len, "cache": cache}
 
@@ -362,6 +366,19 @@ def test_perplexity_of_too_little(models, run):
     run(model, "-m", "perplexity").check_refused(2, "which text")
     run(model, "-m", "perplexity", "-i", TEXT * 3, "-c", 3).check_refused(1, "context of 3")
     assert report_of(run(model, "-m", "perplexity", "-i", TEXT * 3, "-c", 4, "--json", "-q"))["tokens"] > 0
+
+
+def test_perplexity_beyond_numbers(run, tmp_path):
+    """Logits of 1e5 are numbers, what follows from them is none that JSON could write."""
+    shutil.copy(ROOT / "models/stories-rmsnorm.gguf", tmp_path / "model.gguf")
+    reader = gguf.GGUFReader(tmp_path / "model.gguf", "r+")
+    (norm,) = (tensor for tensor in reader.tensors if tensor.name == "output_norm.weight")
+    norm.data[:] *= 1e4
+    reader.data.flush()
+    (tmp_path / "text").write_text("colourless green ideas sleep furiously " * 9)
+    options = "-m", "perplexity", "-f", tmp_path / "text", "-c", 64, "--json", "-q"
+    report = report_of(run(tmp_path / "model.gguf", *options))
+    assert report["perplexity"] is None and report["stderr"] is None and report["tokens"] > 0
 
 
 # ---------------------------------------------------------------------------- bench
