@@ -119,7 +119,7 @@ typedef struct {            // some tokens through some heads that share one key
     State *s;
     int layer, kv_head, head, heads, first, tokens;
     int rows, next_head, next_token;            // from the row of a query to those of its neighbours
-    int line, apart;        // so many rows, one after the other, are as far apart in q and mix
+    int line, apart;        // rows for one call of a kernel, and how far from one to the next in q and mix
 } Look;
 
 static int token_of(const Look *l, int row) { return row / l->next_token % l->tokens; }

@@ -33,8 +33,8 @@ static void quantize(void *job, int begin, int end) {       // blocks of the inp
                      (size_t)(end - begin) * BLOCK);
 }
 
-// Rows to claim at once. Writing, a claim begins new streams from memory: it should be worth it, and there
-// should be enough of them for all. Reading a prompt, rows come in panels.
+// Rows to claim at once. For one token or a few, a claim begins new streams from memory: it should be worth
+// it, and there should be enough of them for all threads. For more, rows are unpacked into panels of 64.
 static int chunk(size_t bytes, int height, int T) {
     if (T >= 8) return 64;
     size_t share = bytes / 16, least = 1 << 15, most = 3 << 16;

@@ -12,7 +12,7 @@
 
 // ---------------------------------------------------------------------------- the vocabulary
 
-enum { MOST_PROBES = 128 };                             // llama's, gpt-2's and qwen2's need 12 to 21
+enum { MOST_PROBES = 128 };                             // llama's, gpt-2's and qwen2's need 10 to 21
 
 static uint32_t hash(const char *text, int length) {    // FNV-1a
     uint32_t h = 2166136261u;

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 static bool quick;
 static double best(double a, double b) { return a > b ? a : b; }
@@ -23,7 +22,7 @@ static void keep(const void *sums) { __asm__ volatile("" : : "r"(sums) : "memory
 
 // ---------------------------------------------------------------------------- multiply-adds
 
-enum { STEPS = 20000, SUMS = 12 };                      // of a pass of one thread: some microseconds
+enum { STEPS = 20000, SUMS = 12 };                      // of a pass of one thread: some 30 microseconds
 
 // A Work of passes, in each of which 12 sums take STEPS steps: sum = step(sum, x).
 #define PASSES(name, target, Vector, number, step)                                                           \

@@ -7,7 +7,6 @@
 //
 // usage: norms [--json] [dim ...]
 #include "../model.h"
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

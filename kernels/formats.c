@@ -1,4 +1,4 @@
-// formats.c - how the number formats are called, and how much room they take.
+// formats.c - what the number formats are called, and how much room they take.
 #include "kernels.h"
 
 const Format formats[N_TYPES] = {

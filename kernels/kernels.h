@@ -1,7 +1,7 @@
 // kernels.h - the inner loops, and the number formats they read.
 //
 // Nearly all the time goes into these few loops, so they are the one thing written more than once:
-// portable.c says what to compute, every other file of this folder computes the same thing faster.
+// portable.c says what to compute; avx2, avx512 and neon compute the same thing faster.
 #ifndef KERNELS_H
 #define KERNELS_H
 

@@ -1,4 +1,4 @@
-// loops.h - the loops over plain floats. Every set compiles them anew, for the registers that it has.
+// loops.h - the loops over plain floats. portable.c and every set for x86 compile them, for their registers.
 //
 // Sums run in LANES lanes that are added at the end, in an order that is fixed here and not by the compiler:
 // wide registers hold a part of them, or all.

@@ -1,4 +1,4 @@
-// norms.h - the loops of the norms. Every set compiles them anew, for the registers that it has.
+// norms.h - the loops of the norms. portable.c and every set for x86 compile them, for their registers.
 //
 // Floats are fast, doubles are safe: a sum runs for a short while in the lanes of a few registers, then goes
 // on as a double. Where squares leave the range of floats, doubles do it all.
@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#define APART __attribute__((noinline))                 // where few rows come: what it needs burdens it alone
+#define APART __attribute__((noinline))                 // seldom needed: its registers slow no other loop
 #ifndef TARGET                                          // plain C, where no set has said:
 #define TARGET                                          // __attribute__((target("avx2"))), say
 #define INLINE static inline __attribute__((always_inline))

@@ -8,7 +8,8 @@ LC_ALL=C awk '
     length(line) > 110                        { complain("a line of " length(line) " columns") }
     /[ \t]$/                                  { complain("blanks at the end of a line") }
     FNR == 701                                { complain("a file of more than 700 lines") }
-    FILENAME ~ /\.[ch]$/ && /^[a-z].*\) \{$/  { begin = FNR }
+    FILENAME ~ /\.[ch]$/ && /^[A-Za-z].*\(/   { head = FNR }          # which may go on in the next line
+    FILENAME ~ /\.[ch]$/ && /\) \{$/ && FNR - head < 3 { begin = head }
     FILENAME ~ /\.[ch]$/ && /^}/ && begin     { if (FNR - begin > 99) complain("a function of " FNR - begin + 1 " lines")
                                                 begin = 0 }
     FILENAME !~ /^tests/ && /getenv/          { complain("a switch in the environment") }
