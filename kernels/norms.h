@@ -106,11 +106,11 @@ TARGET static double variance_loop(double *mean, const float *x, int n) {
 // the first cache.
 enum { AHEAD = 1024 };
 
-// How many numbers it has done; fewer than FOUR are left. minus: so many parts of the center, negative. Of
-// what has a center the scale comes last, as it is known last: a core computes ahead what need not wait for
-// it. (What has none may be so small that only the scale lifts it out of the denormals.)
+// How many numbers it has done; fewer than FOUR are left. minus: so many parts of the center, negative. The
+// scale comes last, as it is known last: a core computes ahead what need not wait for it. (But numbers may be
+// so small that only the scale lifts them out of the denormals: then it comes first.)
 INLINE int normalize_steps(float *out, const float *x, const float *minus, int parts, float scale,
-                           const float *weight, const float *bias, bool biased, int n) {
+                           bool scale_last, const float *weight, const float *bias, bool biased, int n) {
     enum { FOUR = 4 * LANE };
     Wide all = scale - (Wide){ 0 };
     int i = 0;
@@ -122,8 +122,8 @@ INLINE int normalize_steps(float *out, const float *x, const float *minus, int p
             memcpy(&w, weight + k, sizeof w);
             if (parts > 0) v += minus[0];
             if (parts > 1) v += minus[1];
-            v *= parts > 0 ? w : all;
-            w = parts > 0 ? all : w;
+            v *= scale_last ? w : all;
+            w = scale_last ? all : w;
             if (biased) memcpy(&b, bias + k, sizeof b), v = MULTIPLY_ADD(v, w, b);
             else v *= w;
             memcpy(out + k, &v, sizeof v);
@@ -141,10 +141,12 @@ TARGET static void normalize_loop(float *out, const float *x, double center, dou
                                   const float *weight, const float *bias, int n) {
     float c[2] = { -(float)center, (float)((float)center - center) }, s = (float)scale;
     int parts = center == 0 ? 0 : fabs(c[1] * scale) < 1e-8 ? 1 : 2, i = 0;
-#define STEPS(parts, biased) normalize_steps(out, x, c, parts, s, weight, bias, biased, n)
+    bool small = fabsf(*x) < 1e-30f;                    // beside one that is not, what others lose is nothing
+#define STEPS(parts, last) (bias ? normalize_steps(out, x, c, parts, s, last, weight, bias, true, n)         \
+                                 : normalize_steps(out, x, c, parts, s, last, weight, bias, false, n))
     if (s > 1e-15f && s < 1e15f && (parts == 0 || fabs(center) > 1e-30))
-        i = bias ? (parts == 0 ? STEPS(0, true) : parts == 1 ? STEPS(1, true) : STEPS(2, true))
-                 : (parts == 0 ? STEPS(0, false) : parts == 1 ? STEPS(1, false) : STEPS(2, false));
+        i = parts == 2 ? STEPS(2, true) : parts == 1 ? STEPS(1, true)
+                                        : small ? STEPS(0, false) : STEPS(0, true);
 #undef STEPS
     if (i < n) normalize_rest(out + i, x + i, center, scale, weight + i, bias ? bias + i : NULL, n - i);
 }

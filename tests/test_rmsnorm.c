@@ -123,11 +123,14 @@ static float denormal(int i)  { (void)i; return 1e-40f * random_float(); }
 static float large(int i)     { (void)i; return 1e15f * random_float(); }
 static float largest(int i)   { (void)i; return 3e38f * random_float(); }
 static float one_huge(int i)  { return i ? random_float() : 1e15f; }
+static float one_zero(int i) { return i ? random_float() : 0; }
+static float one_not(int i)   { return i ? 1e-40f * random_float() : 1e-29f; }      // denormal
 static float far_off(int i)   { (void)i; return 1e4f + 1.7320508f * random_float(); }   // variance 1
 
 static const struct { const char *name; float (*number)(int i); } kinds[] = {
     { "ordinary", ordinary }, { "zeros", zero },          { "equal", equal },       { "denormal", denormal },
     { "large", large },       { "the largest", largest }, { "one huge", one_huge }, { "mean 1e4", far_off },
+    { "one zero", one_zero }, { "all but one denormal", one_not },
 };
 
 static void test_against_formula(void) {
