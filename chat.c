@@ -69,7 +69,7 @@ static const ChatTemplate templates[] = {
       .turn = "[INST] {system}{text}[/INST]",
       .end = "{eos}",
       .marks = { "[INST]", "[AVAILABLE_TOOLS]", "" } },
-    { "mistral-v1", .marks = { "[INST]", "[/INST]", "" } },        // marks alone: what is left is the same
+    { "mistral-v1", .marks = { "[INST]", "[/INST]", "" } },        // other marks of the first of this name
 };
 enum { N_TEMPLATES = sizeof templates / sizeof *templates };
 

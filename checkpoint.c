@@ -148,9 +148,9 @@ static bool is_read(Text name) {
         "ffn_norm", "ffn_gate", "ffn_up", "ffn_down", "attn_rot_embd",
     };
     char text[64];
-    int layer, at = 0;
+    int at = 0;
     snprintf(text, sizeof text, "%.*s", text_length(name), name.data);
-    sscanf(text, "blk.%d.%n", &layer, &at);
+    sscanf(text, "blk.%*[0-9].%n", &at);
     if (!at) return true;                               // of no layer
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         size_t n = strlen(known[i]);

@@ -168,9 +168,10 @@ void ffn(const Model *m, State *s, int layer);          // xb: in the normed str
 
 // ---------------------------------------------------------------------------- the whole (model.c)
 
+size_t cache_bytes(const Config *c, int context, Type kv);      // of the KV cache: the keys in whole spans
+
 // Room for passes of up to max_tokens tokens, for the logits of up to max_wanted of them, and for a cache of
 // `context` positions in F32 or F16. Fails only for want of memory.
-size_t cache_bytes(const Config *c, int context, Type kv);      // of the KV cache: the keys in whole spans
 const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv);
 void state_free(State *s);
 
