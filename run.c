@@ -125,16 +125,11 @@ static int choice(const char *flag, const char *text, const char *const *names) 
     fail(MISUSED, "%s %s: one of %s is wanted", flag, text, list);
 }
 
+// A device may be many things at once.
 static bool same_file(const char *a, const char *b) {
     struct stat x, y;
-    return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-// A file that standard input or output stands for: no device.
-static bool is_stream(const char *path, int stream) {
-    struct stat x, y;
-    return stat(path, &x) == 0 && fstat(stream, &y) == 0 && S_ISREG(x.st_mode) &&
-           x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && S_ISREG(x.st_mode) && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino;
 }
 
 // The model it comes with lies in models/ beside the program, or in share/prenorm/models/ where it is
@@ -220,7 +215,8 @@ static Options parse(int argc, char **argv) {
         fail(MISUSED, "which checkpoint? There is no models/stories-%s.gguf beside the program; "
              "see run --help", norm_name());
     if (o.logits && (same_file(o.logits, o.checkpoint) || same_file(o.logits, o.tokenizer) ||
-                     same_file(o.logits, o.prompt_file) || is_stream(o.logits, 0) || is_stream(o.logits, 1)))
+                     same_file(o.logits, o.prompt_file) || same_file(o.logits, "/dev/stdin") ||
+                     same_file(o.logits, "/dev/stdout")))
         fail(MISUSED, "--logits %s would write over what is read or written", o.logits);
     o.kv_type = choice("--kv", o.kv, (const char *[]){ "f16", "f32", NULL }) ? F32 : F16;
     o.sampler.random = read_seed(o.seed);

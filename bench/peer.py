@@ -18,6 +18,7 @@ import llama_cpp as llama
 
 PROMPT, WRITTEN = 512, 128                              # tokens, as -m bench has them
 
+
 def about():
     return {"version": f"llama-cpp-python {llama.__version__}",
             "system_info": " ".join(llama.llama_print_system_info().decode().split())}

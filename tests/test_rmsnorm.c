@@ -123,7 +123,7 @@ static float denormal(int i)  { (void)i; return 1e-40f * random_float(); }
 static float large(int i)     { (void)i; return 1e15f * random_float(); }
 static float largest(int i)   { (void)i; return 3e38f * random_float(); }
 static float one_huge(int i)  { return i ? random_float() : 1e15f; }
-static float one_zero(int i) { return i ? random_float() : 0; }
+static float one_zero(int i)  { return i ? random_float() : 0; }
 static float one_not(int i)   { return i ? 1e-40f * random_float() : 1e-29f; }      // denormal
 static float far_off(int i)   { (void)i; return 1e4f + 1.7320508f * random_float(); }   // variance 1
 
