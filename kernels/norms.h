@@ -28,7 +28,8 @@ enum { LANE = sizeof(Wide) / sizeof(float), SUMS = LANE < 16 ? 8 : 4, STEP = SUM
 
 // ---------------------------------------------------------------------------- mean and variance
 
-typedef struct { double sum, squares; } Moments;        // of x - center
+// These functions return the sum of the squares of x - center, and add the sum of x - center to *sum. RMSNorm
+// passes NULL: it needs no sum, and nothing but squares is computed (tests/test_norm_loops.py looks).
 
 INLINE Wide away(const float *x, float center) {
     Wide v;
@@ -37,14 +38,14 @@ INLINE Wide away(const float *x, float center) {
 }
 
 // n: a multiple of STEP, at most SHORT.
-INLINE void add_moments(Moments *m, const float *x, float center, int n) {
-    Wide sum[2] = { { 0 } }, squares[SUMS] = { { 0 } };
+INLINE double short_squares(double *sum, const float *x, float center, int n) {
+    Wide sums[2] = { { 0 } }, squares[SUMS] = { { 0 } };
     for (int i = 0; i < n; i += STEP)
         for (int k = 0; k < SUMS; k += 4) {
             const float *four = x + i + LANE * k;
             Wide a = away(four, center), b = away(four + LANE, center);
             Wide c = away(four + 2 * LANE, center), d = away(four + 3 * LANE, center);
-            sum[k / 4] += (a + b) + (c + d);
+            if (sum) sums[k / 4] += (a + b) + (c + d);
             squares[k] = MULTIPLY_ADD(a, a, squares[k]);
             squares[k + 1] = MULTIPLY_ADD(b, b, squares[k + 1]);
             squares[k + 2] = MULTIPLY_ADD(c, c, squares[k + 2]);
@@ -52,52 +53,64 @@ INLINE void add_moments(Moments *m, const float *x, float center, int n) {
         }
     for (int half = SUMS / 2; half; half /= 2)
         for (int k = 0; k < half; k++) squares[k] += squares[k + half];
-    m->sum += total(sum[0] + sum[1]);
-    m->squares += total(squares[0]);
+    if (sum) *sum += total(sums[0] + sums[1]);
+    return total(squares[0]);
 }
 
-TARGET APART static void add_rest(Moments *m, const float *x, float center, int n) {
-    float rest[STEP];                                   // filled up with numbers that add nothing
+// Filled up to STEP with numbers that add nothing.
+TARGET APART static void fill_up(float *rest, const float *x, float center, int n) {
     for (int j = 0; j < STEP; j++) rest[j] = j < n ? x[j] : center;
-    add_moments(m, rest, center, STEP);
 }
 
-INLINE Moments moments(const float *x, float center, int n) {
-    Moments m = { 0, 0 };
+INLINE double sum_squares(double *sum, const float *x, float center, int n) {
+    double squares = 0;
     int whole = (int)((unsigned)n / STEP * STEP);
     for (int i = 0; i < whole; i += SHORT)
-        add_moments(&m, x + i, center, whole - i < SHORT ? whole - i : SHORT);
-    if (whole < n) add_rest(&m, x + whole, center, n - whole);
-    return m;
+        squares += short_squares(sum, x + i, center, whole - i < SHORT ? whole - i : SHORT);
+    if (whole == n) return squares;
+    float rest[STEP];
+    fill_up(rest, x + whole, center, n - whole);
+    return squares + short_squares(sum, rest, center, STEP);
 }
 
-static inline Moments exact_moments(const float *x, double center, int n) {
-    Moments m = { 0, 0 };
-    for (int i = 0; i < n; i++) m.sum += x[i] - center, m.squares += (x[i] - center) * (x[i] - center);
-    return m;
+INLINE double exact_squares(double *sum, const float *x, double center, int n) {
+    double squares = 0;
+    for (int i = 0; i < n; i++) {
+        double away = x[i] - center;
+        if (sum) *sum += away;
+        squares += away * away;
+    }
+    return squares;
 }
 
 static inline bool in_range(double squares) { return squares > 1e-30 && squares < 1e30; }
 
 TARGET static double mean_square_loop(const float *x, int n) {
-    double part = 1.0 / n, squares = moments(x, 0, n).squares;
-    return part * (in_range(squares) ? squares : exact_moments(x, 0, n).squares);
+    double part = 1.0 / n, squares = sum_squares(NULL, x, 0, n);
+    return part * (in_range(squares) ? squares : exact_squares(NULL, x, 0, n));
 }
 
 // var(x) = mean((x - c)^2) - (mean(x) - c)^2 for any c. The difference loses digits where c is further from
-// the mean than the numbers are from each other. Zero is near enough for most vectors; for others, the mean
-// that was found with it.
+// the mean than the numbers are from each other: false then, and the mean is a better c.
+INLINE bool variance_around(float c, double *variance, double *mean, const float *x, int n) {
+    double part = 1.0 / n, sum = 0, squares = sum_squares(&sum, x, c, n), off = sum * part;
+    *variance = squares * part - off * off;
+    *mean = c + off;
+    return in_range(squares) && off * off <= *variance;
+}
+
+TARGET APART static double variance_far_from_zero(double *mean, const float *x, int n) {
+    double variance, sum = 0;
+    if (variance_around((float)*mean, &variance, mean, x, n)) return variance;
+    exact_squares(&sum, x, 0, n);
+    *mean = sum / n;
+    return exact_squares(NULL, x, *mean, n) / n;
+}
+
+// Zero is near enough to the mean of most vectors.
 TARGET static double variance_loop(double *mean, const float *x, int n) {
-    double part = 1.0 / n;
-    float center = 0;
-    for (int pass = 0; pass < 2; pass++, center = (float)*mean) {
-        Moments m = pass == 0 ? moments(x, 0, n) : moments(x, center, n);
-        double off = m.sum * part, variance = m.squares * part - off * off;
-        *mean = center + off;
-        if (in_range(m.squares) && off * off <= variance) return variance;
-    }
-    *mean = exact_moments(x, 0, n).sum / n;
-    return exact_moments(x, *mean, n).squares / n;
+    double variance;
+    return variance_around(0, &variance, mean, x, n) ? variance : variance_far_from_zero(mean, x, n);
 }
 
 // ---------------------------------------------------------------------------- the way out
