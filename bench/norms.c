@@ -3,7 +3,8 @@
 // The limit is a plain pass with the same reads and writes, out[i] = x[i] * weight[i] (+ bias[i]), in the
 // registers of the same set of kernels. A norm reads x once more, and a large x has left the first cache by
 // then. One thread; time is CLOCK_MONOTONIC's. Norms and limits take turns, so that whatever else the machine
-// does falls on all of them; a ratio is formed within a turn, and its median and quartiles are told.
+// does falls on all of them; a ratio is formed within a turn, and its median and quartiles are told. RMSNorm
+// is compared with LayerNorm without a bias and with one, which models that are trained with LayerNorm have.
 //
 // usage: norms [--json] [dim ...]
 #include "../model.h"
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_T = 64, TURNS = 41, MOST_DIMS = 16384 };
+enum { MAX_T = 64, TURNS = 41, MAX_DIM = 16384 };
 
 // ---------------------------------------------------------------------------- what is compared
 
@@ -46,6 +47,7 @@ static const struct { const char *name; Function *norm; bool bias; } norms[] = {
     { "rmsnorm", rmsnorm, false }, { "layernorm", layernorm, false }, { "with bias", layernorm, true },
     { "prmsnorm", prmsnorm, false }, { "nonorm", nonorm, false },
 };
+enum { RMS, LAYER };                                    // where they stand; with a bias: LAYER + 1
 enum { N = sizeof norms / sizeof *norms, N_SETS = sizeof sets / sizeof *sets };
 
 // ---------------------------------------------------------------------------- time
@@ -73,10 +75,11 @@ static double time_of(Function *f, float *out, const float *x, const Norm *w, in
     return (seconds() - started) / repeats * 1e9;
 }
 
-typedef struct { Spread ns[N], limit[2], part[N], rms_to_layer; } Result;   // limit: without bias, with
+// [2]: limit without a bias and with one; RMSNorm (always without) to LayerNorm without and with
+typedef struct { Spread ns[N], limit[2], part[N], rms_to_layer[2]; } Result;
 
 static Result measure(Function *pass, float *out, const float *x, Norm w, int T) {
-    static double ns[N][TURNS], limit[2][TURNS], part[N][TURNS], ratio[TURNS];
+    static double ns[N][TURNS], limit[2][TURNS], part[N][TURNS], ratio[2][TURNS];
     const float *bias = w.bias;
     Result r;
     for (int turn = -1; turn < TURNS; turn++) {         // the first one warms up
@@ -87,18 +90,17 @@ static Result measure(Function *pass, float *out, const float *x, Norm w, int T)
             ns[i][k] = time_of(norms[i].norm, out, x, &w, T);
             part[i][k] = limit[norms[i].bias][k] / ns[i][k];
         }
-        ratio[k] = ns[0][k] / ns[1][k];
+        for (int b = 0; b < 2; b++) ratio[b][k] = ns[RMS][k] / ns[LAYER + b][k];
     }
     for (int i = 0; i < N; i++) r.ns[i] = spread_of(ns[i]), r.part[i] = spread_of(part[i]);
-    for (int b = 0; b < 2; b++) r.limit[b] = spread_of(limit[b]);
-    r.rms_to_layer = spread_of(ratio);
+    for (int b = 0; b < 2; b++) r.limit[b] = spread_of(limit[b]), r.rms_to_layer[b] = spread_of(ratio[b]);
     return r;
 }
 
 // n numbers from -1 to 1. Each array begins elsewhere in its page: reads that seem to come after writes
 // to the same place would wait for it.
 static float *numbers(size_t n) {
-    static _Alignas(4096) float memory[4 * 1024 + 2 * MOST_DIMS + 2 * MOST_T * MOST_DIMS];
+    static _Alignas(4096) float memory[4 * 1024 + 2 * MAX_DIM + 2 * MAX_T * MAX_DIM];
     static size_t taken;
     float *x = memory + (taken += 16 * 13);
     uint64_t state = 1;
@@ -112,13 +114,21 @@ static float *numbers(size_t n) {
 // Bytes that T rows take: x, the weight, perhaps a bias, and out.
 static double bytes(int T, int dim, bool bias) { return (3.0 + bias) * T * dim * sizeof(float); }
 
-static void print_text(const Result *r, const char *set, int dim, int T) {
-    printf("%-8s %5d %3d   limit %9.1f ns %6.1f GB/s  ", set, dim, T, r->limit[0].median,
-           bytes(T, dim, false) / r->limit[0].median);
-    for (int i = 0; i < N; i++)
-        printf("  %s %9.1f ns %3.0f %%", norms[i].name, r->ns[i].median, 100 * r->part[i].median);
-    printf("   rms : layer %.3f (%.3f to %.3f)\n", r->rms_to_layer.median, r->rms_to_layer.low,
-           r->rms_to_layer.high);
+static void print_heading(const char *set) {
+    printf("\n%s: ns for T rows, and %% of the limit's speed\n", set);
+    printf("%5s %3s %10s %6s", "dim", "T", "limit", "GB/s");
+    for (int i = 0; i < N; i++) printf("  %10s      ", norms[i].name);
+    printf("   %-24s%s\n", "rmsnorm : layernorm", "rmsnorm : with bias");
+}
+
+static void print_text(const Result *r, int dim, int T) {
+    printf("%5d %3d %10.1f %6.1f", dim, T, r->limit[0].median, bytes(T, dim, false) / r->limit[0].median);
+    for (int i = 0; i < N; i++) printf("  %10.1f %3.0f %%", r->ns[i].median, 100 * r->part[i].median);
+    for (int b = 0; b < 2; b++) {
+        Spread ratio = r->rms_to_layer[b];
+        printf("   %.3f (%.3f to %.3f)", ratio.median, ratio.low, ratio.high);
+    }
+    printf("\n");
 }
 
 static void put_spread(const char *before, const char *name, Spread s) {
@@ -126,8 +136,8 @@ static void put_spread(const char *before, const char *name, Spread s) {
     printf("\"high\": %.17g}", s.high);
 }
 
-static void print_json(const Result *r, const char *set, int dim, int T) {
-    printf("{\"kernels\": \"%s\", \"dim\": %d, \"T\": %d, \"norms\": {", set, dim, T);
+static void print_json(const char *before, const Result *r, const char *set, int dim, int T) {
+    printf("%s\n{\"kernels\": \"%s\", \"dim\": %d, \"T\": %d, \"norms\": {", before, set, dim, T);
     for (int i = 0; i < N; i++) {
         printf("%s\"%s\": {", i ? ", " : "", norms[i].bias ? "layernorm with bias" : norms[i].name);
         put_spread("", "ns", r->ns[i]);
@@ -136,31 +146,35 @@ static void print_json(const Result *r, const char *set, int dim, int T) {
         printf(", \"gb_per_s\": %.17g}", bytes(T, dim, norms[i].bias) / r->ns[i].median);
     }
     printf("}, ");
-    put_spread("", "rms_to_layer", r->rms_to_layer);
+    put_spread("", "rms_to_layer", r->rms_to_layer[0]);
+    put_spread(", ", "rms_to_layer_with_bias", r->rms_to_layer[1]);
     printf("}");
 }
 
 int main(int argc, char **argv) {
-    int dims[32] = { 64, 128, 256, 512, 768, 1024, 2048, 4096, 5632, 8192, MOST_DIMS };
+    int dims[32] = { 64, 128, 256, 512, 768, 1024, 2048, 4096, 5632, 8192, MAX_DIM };
     int n_dims = 11, given = 0;
     bool json = argc > 1 && !strcmp(argv[1], "--json");
     for (int i = 1 + json; i < argc && given < 32; i++) {
         dims[given++] = atoi(argv[i]);
-        if (dims[given - 1] < 1 || dims[given - 1] > MOST_DIMS)
-            return fprintf(stderr, "usage: norms [--json] [dim ...]      a dim: 1 to %d\n", MOST_DIMS), 2;
+        if (dims[given - 1] < 1 || dims[given - 1] > MAX_DIM)
+            return fprintf(stderr, "usage: norms [--json] [dim ...]      a dim: 1 to %d\n", MAX_DIM), 2;
     }
     if (given) n_dims = given;
-    size_t n = (size_t)MOST_T * MOST_DIMS;
-    float *x = numbers(n), *out = numbers(n), *weight = numbers(MOST_DIMS), *bias = numbers(MOST_DIMS);
+    size_t n = (size_t)MAX_T * MAX_DIM;
+    float *x = numbers(n), *out = numbers(n), *weight = numbers(MAX_DIM), *bias = numbers(MAX_DIM);
     printf("%s", json ? "{\"clock\": \"CLOCK_MONOTONIC\", \"results\": [" : "");
-    for (int s = 0, line = 0; s < N_SETS; s++) {
+    const char *before = "";
+    for (int s = 0; s < N_SETS; s++) {
         if (!choose_kernels(sets[s].name)) continue;
+        if (!json) print_heading(sets[s].name);
         for (int d = 0; d < n_dims; d++)
-            for (int T = 1; T <= MOST_T; T *= MOST_T) {
+            for (int T = 1; T <= MAX_T; T *= MAX_T) {
                 Norm w = { .dim = dims[d], .eps = 1e-5f, .weight = weight, .bias = bias };
                 Result r = measure(sets[s].pass, out, x, w, T);
-                if (json) fputs(line++ ? ",\n" : "\n", stdout);
-                (json ? print_json : print_text)(&r, sets[s].name, dims[d], T);
+                if (json) print_json(before, &r, sets[s].name, dims[d], T);
+                else print_text(&r, dims[d], T);
+                before = ",";
                 fflush(stdout);
             }
     }
