@@ -28,9 +28,7 @@ def without_mean_of_columns(t):
 
 
 def center(model):
-    embedding = model.tensor("token_embd.weight")
-    if model.tensor("output.weight") is None:           # what reads from the stream stays as it is
-        model.tensors.append(replace(embedding, name="output.weight"))
+    model.untie()                                       # what reads from the stream stays as it is
     for i, t in enumerate(model.tensors):
         if t.name == "token_embd.weight":
             model.tensors[i] = without_mean_of_rows(t)

@@ -113,3 +113,8 @@ class Model:
     def tensor(self, name):
         """None: there is none of that name."""
         return next((t for t in self.tensors if t.name == name), None)
+
+    def untie(self):
+        """Give the model an output matrix of its own, where that is the embedding once more."""
+        if self.tensor("output.weight") is None:
+            self.tensors.append(replace(self.tensor("token_embd.weight"), name="output.weight"))
