@@ -114,7 +114,7 @@ conformance: $(BUILD)/$(NORM)/test_model $(BUILD)/$(NORM)/test_kernels
 	@$(MAKE) --no-print-directory PYTEST="tests/conformance.py --data $(DATA)" pytest
 
 parity:
-	@$(MAKE) --no-print-directory PYTEST="tests/test_export.py tests/test_export_refusals.py" pytest
+	@$(MAKE) --no-print-directory PYTEST="$(wildcard tests/test_export*.py)" pytest
 
 # llama.cpp beside us, on every kind of file that export.py writes. Builds it the first time: some minutes.
 peers: .venv/ready

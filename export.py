@@ -1,6 +1,7 @@
 """export.py - a model from where it was trained to where it runs, and back.
 
-    python3 export.py SOURCE -o OUT.gguf [--type f32|f16|bf16|q8_0|q4_0|q4_1|q5_0|q5_1] [--center] [--verify]
+    python3 export.py SOURCE -o OUT.gguf [--type f32|f16|bf16|q8_0|q4_0|q4_1|q5_0|q5_1] [--center] [--fold]
+                                         [--verify]
     python3 export.py SOURCE --to hf DIR [--type f32|f16|bf16]
 
 SOURCE is a Hugging Face folder or the name of one on the hub, a checkpoint of llama2.c (.pt, or .bin of any
@@ -18,6 +19,7 @@ from pathlib import Path
 
 try:
     from convert.center import center
+    from convert.fold import fold
     from convert.gguf_files import TYPES, read_gguf, write_gguf
     from convert.huggingface import read_folder
     from convert.llama2c import read_bin, read_pt
@@ -97,6 +99,8 @@ def check(options, model):
     tolerance = TOLERANCES[options.type] if options.tolerance is None else options.tolerance
     bos = model.get("tokenizer.ggml.bos_token_id")
     ours = compute_by_engine(program, options.output, bos)
+    if options.fold:                                    # a norm without its weight gives something else
+        ours.statistics = {key: x for key, x in ours.statistics.items() if not key[1].endswith("norm")}
     if model.folder:
         theirs = compute_by_transformers(model.folder, ours.ids)
     else:
@@ -118,6 +122,9 @@ def parse(arguments):
                         help="of a .bin or .pt, where it does not stand beside it")
     parser.add_argument("--center", action="store_true",
                         help="make LayerNorm and RMSNorm compute the same (with --type f32)")
+    parser.add_argument("--fold", action="store_true",
+                        help="move the norms' weights and biases into the matrices that read them (with a "
+                             "--type; f32 computes the same)")
     parser.add_argument("--verify", action="store_true",
                         help="run the source and what was written, and compare")
     parser.add_argument("--tolerance", type=float, metavar="X",
@@ -131,6 +138,8 @@ def parse(arguments):
         parser.error(f"--to {options.to[0]}: hf is what is known")
     if options.center and options.type != "f32":
         parser.error("--center is exact with --type f32 only")
+    if options.fold and not options.type:
+        parser.error("--fold makes new weights: in which --type? f32 computes the same")
     if options.verify and (options.center or options.to):
         parser.error("--verify compares a GGUF file with its source: not with --center, nor with --to")
     if options.verify and options.source.endswith((".pt", ".pth")):
@@ -144,6 +153,8 @@ def main(arguments=None):
         model = read_source(options.source, options.tokenizer)
         if options.center:
             center(model)
+        if options.fold:
+            fold(model)
         if options.to:
             write_folder(Path(options.to[1]), model, TYPES.get(options.type))
         else:

@@ -282,7 +282,8 @@ def test_it_does_not_write_over_what_it_reads(folders, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["", "-o a --to hf b", "--to onnx b", "-o a --type q2", "-o a --center",
-                                  "-o a --center --type f32 --verify", "--to hf b --verify", "-o a --nope"])
+                                  "-o a --fold", "-o a --center --type f32 --verify", "--to hf b --verify",
+                                  "-o a --nope"])
 def test_misused(line, tmp_path):
     outcome = export(tmp_path, *line.split())
     assert outcome.status == 2 and outcome.stdout == b"" and "error: " in outcome.stderr
