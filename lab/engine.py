@@ -1,8 +1,14 @@
 """engine.py - the two builds of the program, and the checkpoints they run."""
 
+import hashlib
 import json
+import math
 import subprocess
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 NORMS = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 
@@ -16,6 +22,39 @@ def last_line(text):
     return lines[-1].removeprefix("run: ").removeprefix("export: ")
 
 
+@dataclass(frozen=True)
+class Run:
+    """How logits come about: a build of the program, a checkpoint, and what else they depend on."""
+
+    program: Path
+    path: Path
+    swap_norm: bool = False
+    kv: str = "f32"             # a cache of F16 rounds what the norms differ in, and what they do not
+
+    def command(self, *args):
+        swap = ["--swap-norm"] if self.swap_norm else []
+        return [str(arg) for arg in (self.program, self.path, *swap, *args, "-q")]
+
+    def __call__(self, *args):
+        """Standard output of one run."""
+        command = self.command(*args)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+        if done.returncode < 0:
+            raise Trouble(f"{' '.join(command)} was ended by signal {-done.returncode}")
+        if done.returncode:
+            raise Trouble(last_line(done.stderr))
+        return done.stdout
+
+    def ids(self, *text):
+        """text: -i TEXT or -f FILE. Without BOS."""
+        return json.loads(self(*text, "-m", "tokenize", "--json"))["tokens"]
+
+    def logits(self, file, *args):
+        """(positions, vocabulary) float32, mapped from the file they are written to; and what was written."""
+        text = self(*args, "--kv", self.kv, "--logits", file)
+        return np.load(file, mmap_mode="r"), text.decode(errors="replace").removesuffix("\n")
+
+
 class Engine:
     """programs: {norm: the path of the build that runs it}"""
 
@@ -26,31 +65,20 @@ class Engine:
                 command = "make" if norm == "rmsnorm" else f"make NORM={norm}"
                 raise Trouble(f"{program} is not there: build it with '{command}'")
 
-    def command(self, model, norm, *args):
-        swap = ["--swap-norm"] if getattr(model, "norm", norm) != norm else []
-        path = getattr(model, "path", model)
-        return [str(arg) for arg in (self.programs[norm], path, *swap, *args, "-q")]
+    def run(self, model, norm, kv="f32"):
+        """model: a Checkpoint, or the path of one that was trained with this norm."""
+        swap = getattr(model, "norm", norm) != norm
+        return Run(self.programs[norm], getattr(model, "path", model), swap, kv)
 
     def __call__(self, model, norm, *args):
-        """Standard output of one run."""
-        command = self.command(model, norm, *args)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-        if done.returncode < 0:
-            raise Trouble(f"{' '.join(command)} was ended by signal {-done.returncode}")
-        if done.returncode:
-            raise Trouble(last_line(done.stderr))
-        return done.stdout
+        return self.run(model, norm)(*args)
 
     def report(self, model, norm, *args):
         return json.loads(self(model, norm, *args, "--json"))
 
-    def count(self, model, file):
-        """The ids of a text, without BOS."""
-        return len(self.report(model, model.norm, "-m", "tokenize", "-f", file)["tokens"])
-
     def trace(self, model, norm, *args):
         """The lines of a trace, one after the other: there may be many."""
-        command = self.command(model, norm, *args, "--trace=json")
+        command = self.run(model, norm).command(*args, "--trace=json")
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE) as process:
             line = b""
@@ -69,7 +97,7 @@ class Checkpoint:
         if "refused" in info:
             raise Trouble(f"{path}: {info['refused']}")
         if info.get("norm") not in NORMS:
-            raise Trouble(f"{path}: a model with rmsnorm or layernorm is wanted, and this file has none")
+            raise Trouble(f"{path}: expected a model with rmsnorm or layernorm, and this file has none")
         embedding = next((t["shape"] for t in info["tensors"] if t["name"].startswith("token_embd")), None)
         if not embedding:
             raise Trouble(f"{path}: there are no weights in it")
@@ -78,5 +106,11 @@ class Checkpoint:
         self.parameters, config = info["parameters"], info["config"]
         self.dim = config.get("embedding_length") or config["dim"]              # GGUF's name, llama2.c's
         self.layers = config.get("block_count") or config["n_layers"]
+        self.norm_bias = any(tensor["name"].endswith("norm.bias") for tensor in info["tensors"])
         self.vocab_size = embedding[0]
+        self.types = Counter()                          # numbers of each type
+        for t in info["tensors"]:
+            self.types[t["type"]] += math.prod(t["shape"])
+        with open(path, "rb") as file:
+            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         self.context = min(config.get("context_length") or config["seq_len"], 512)

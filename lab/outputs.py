@@ -1,158 +1,172 @@
-"""outputs.py - how far the texts and the distributions of the two norms are apart.
+"""outputs.py - how far what two runs expect of the same text is apart.
 
-    KL(p || q) = sum over tokens of p (log p - log q)      in nats, of the next token; Kullback, Leibler 1951
+    difference of log likelihood     log p(token) - log q(token)                     nats, of each token
+    KL(p || q)                       sum over tokens of p (log p - log q)            nats; Kullback 1951
+    agreement                        the likeliest token is the same
+
+All of them come from the same logits, at the same positions of the same windows: those of every token that is
+known. p is what is compared with, q what may have changed. Sums are in double precision.
 """
 
 import math
-import os
 import re
-import statistics
-import subprocess
-import sys
-from array import array
-from contextlib import ExitStack, closing
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from lab.engine import Trouble, last_line
+import numpy as np
 
-CACHE = ("--kv", "f32")         # a cache of F16 rounds what the norms differ in, and what they do not
+from lab.engine import Trouble
+from lab.intervals import MIN_BLOCKS, Blocks, interval, share
 
-
-def pooled(reports):
-    """The perplexity of all texts together, from that of each: as if they had been scored in one run."""
-    n = sum(r["tokens"] for r in reports)
-    total = squares = 0.0
-    for r in reports:
-        mean, error = math.log(r["perplexity"]), r["stderr"] / r["perplexity"]
-        total += r["tokens"] * mean
-        squares += r["tokens"] * (error * error * (r["tokens"] - 1) + mean * mean)
-    mean = total / n
-    error = math.sqrt(max(0.0, squares / n - mean * mean) / max(n - 1, 1))
-    return {"perplexity": math.exp(mean), "stderr": math.exp(mean) * error, "tokens": n,
-            "windows": sum(r["windows"] for r in reports),
-            "texts": [[r["tokens"], math.log(r["perplexity"])] for r in reports]}
+CHUNK = 1 << 16                 # logits that are worked on together, of each side: they fit a cache
+CERTAIN = 0.05                  # nats of entropy
+MARGIN = 0.01                   # nats a token: what is less is no difference to speak of, 1 % of perplexity
 
 
-def perplexity(engine, model, norm, texts, folder):
-    """Each text by itself, in windows of the model's context, or in one where it is shorter."""
-    path, reports = Path(folder) / "text.txt", []
-    for text in texts:
-        path.write_text(text, encoding="utf-8")
-        context = min(model.context, engine.count(model, path) + 1)
-        if context >= 16:
-            reports.append(engine.report(model, norm, "-m", "perplexity", "-f", path, "-c", context, *CACHE))
-    if not reports:
-        raise Trouble("the text is too short: 16 tokens are the least that can be scored")
-    return pooled(reports)
+# ---------------------------------------------------------------------------- windows
 
 
-def relative(a, b):
-    """How much higher b's perplexity is, as a part of a's, and the standard error: text by text, so that what
-    is hard about a text falls out."""
-    changes = [math.expm1(y - x) for (_, x), (_, y) in zip(a["texts"], b["texts"])]
-    return statistics.mean(changes), statistics.stdev(changes) / math.sqrt(len(changes))
+@dataclass(frozen=True)
+class Window:
+    """What the model reads at once, from an empty context."""
+
+    text: str
+    ids: tuple                  # without BOS
+    source: int                 # the number of the text it is from
+
+
+def cut(text, parts):
+    """The text in parts of about equal length, cut at white space, of which one character goes each time."""
+    at, size = 0, len(text) / parts
+    for i in range(1, parts):
+        space = re.compile(r"\s").search(text, round(i * size), round((i + 1) * size))
+        end, next_at = space.span() if space else (round(i * size), round(i * size))
+        yield text[at:end]
+        at = next_at
+    yield text[at:]
+
+
+def read(engine, model, text, source, folder):
+    path = Path(folder) / "text.txt"
+    path.write_text(text, encoding="utf-8", newline="")
+    return Window(text, tuple(engine.run(model, model.norm).ids("-f", path)), source)
+
+
+def fitting(engine, model, window, folder):
+    """The window, without the words at its end that leave no room for BOS in the model's context."""
+    while len(window.ids) >= model.context and len(window.text) > 1:
+        start = window.text[:len(window.text) * (model.context - 1) // len(window.ids)]
+        words = re.match(r".*\S(?=\s)", start, re.S)
+        window = read(engine, model, words[0] if words else start, window.source, folder)
+    return window
+
+
+def windows(engine, model, texts, positions=None):
+    """A text that fits into the model's context is one window. A longer one is cut into equal parts, about as
+    long as the context. Of more than so many positions: windows that lie evenly over the texts."""
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+        parts, n = [], 0
+        for i, text in enumerate(texts):
+            whole = read(engine, model, text, i, folder)
+            n += len(whole.ids)
+            count = math.ceil(1.02 * len(whole.ids) / (model.context - 1))      # some parts have more tokens
+            parts += [whole] if len(whole.ids) < model.context else [(part, i) for part in cut(text, count)]
+        if n < 16:
+            raise Trouble(f"expected a text of 16 tokens or more, and it has {n}")
+        step, found = max(1.0, n / positions) if positions else 1.0, []
+        for i in range(math.ceil(len(parts) / step)):
+            part = parts[int(i * step)]
+            window = part if isinstance(part, Window) else read(engine, model, *part, folder)
+            found.append(fitting(engine, model, window, folder))
+    return [window for window in found if len(window.ids) > 1]
 
 
 # ---------------------------------------------------------------------------- distributions
 
 
-def read_npy(path):
-    """The rows of a (rows, columns) file of little-endian floats, one at a time."""
-    with open(path, "rb") as file:
-        header = file.read(128)
-        shape = re.search(rb"'<f4'.*\((\d+), (\d+)\)", header)
-        if header[:8] != b"\x93NUMPY\1\0" or not shape:
-            raise Trouble(f"{path}: not the logits that --logits writes")
-        for _ in range(int(shape[1])):
-            row = array("f")
-            row.fromfile(file, int(shape[2]))
-            if sys.byteorder == "big":
-                row.byteswap()
-            yield row
+def log_softmax(logits):
+    x = logits.astype(np.float64)
+    x -= x.max(axis=-1, keepdims=True)
+    x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return x
 
 
-def divergence(p, q):
-    """KL(softmax p || softmax q), and whether both have the same likeliest token."""
-    top_p, top_q = max(p), max(q)
-    weights = [math.exp(x - top_p) for x in p]
-    total = sum(weights)
-    cross = sum(w * (x - y) for w, x, y in zip(weights, p, q)) / total
-    log_p, log_q = math.log(total) + top_p, math.log(sum(math.exp(y - top_q) for y in q)) + top_q
-    return cross - log_p + log_q, p.index(top_p) == q.index(top_q)
+def contrast(p, q, ids):
+    """Logits of p and q, (rows, vocabulary), and the id that follows each row: of each row
+    [-log p(id), -log q(id), KL(p || q), the entropy of p, 1 if the likeliest token is the same]."""
+    log_p, log_q, rows = log_softmax(p), log_softmax(q), np.arange(len(ids))
+    weights = np.exp(log_p)
+    kl = np.maximum((weights * (log_p - log_q)).sum(axis=1), 0)         # less than 0 by rounding alone
+    entropy = -(weights * log_p).sum(axis=1)
+    same = log_p.argmax(axis=1) == log_q.argmax(axis=1)
+    return np.stack([-log_p[rows, ids], -log_q[rows, ids], kl, entropy, same], axis=1)
 
 
-def pieces(text, fits):
-    """The text cut at spaces into parts that fit, each as long as halving allows."""
-    if fits(text):
-        yield text
-    else:
-        middle = text.rfind(" ", 1, len(text) // 2)
-        middle = middle if middle > 0 else len(text) // 2
-        yield from pieces(text[:middle], fits)
-        yield from pieces(text[middle:], fits)
+def of_window(p, q, ids):
+    """contrast() at all positions of a window whose next token is known. p, q: its logits."""
+    if p.shape != q.shape:
+        raise Trouble(f"logits of {p.shape} and of {q.shape} (positions, vocabulary) cannot be compared")
+    ids = np.array(ids if len(p) > len(ids) else ids[1:])               # with BOS, the first is expected too
+    rows = max(1, CHUNK // p.shape[1])
+    return np.concatenate([contrast(p[at:at + rows][:len(ids) - at], q[at:at + rows][:len(ids) - at],
+                                    ids[at:at + rows]) for at in range(0, len(ids), rows)])
 
 
-def summary(divergences, same):
-    n = len(divergences)
-    mean = math.fsum(divergences) / n
-    spread = math.sqrt(math.fsum((d - mean) ** 2 for d in divergences) / max(n - 1, 1) / n)
-    ranked = sorted(divergences)
-    return {"kl": mean, "stderr": spread, "positions": n, "agreement": sum(same) / n,
-            "percentiles": [ranked[round((n - 1) * i / 100)] for i in range(101)]}
+def compare_all(p, others, windows):
+    """{name: what summary() says of p and that run}. p, and the values of others: each a Run."""
+    found = {name: [] for name in others}
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+        source, ours, theirs = (Path(folder) / name for name in ("text.txt", "p.npy", "q.npy"))
+        for window in windows:
+            source.write_text(window.text, encoding="utf-8", newline="")
+            expected, _ = p.logits(ours, "-f", source, "-n", 0)
+            for name, q in others.items():
+                got, _ = q.logits(theirs, "-f", source, "-n", 0)
+                found[name].append(of_window(expected, got, window.ids))
+    texts = len({window.source for window in windows})
+    return {name: summary(parts, texts) for name, parts in found.items()}
 
 
-def distributions(engine, model, texts, most, folder):
-    """The swapped norm's distributions beside the trained norm's, at up to `most` positions of the texts."""
-    source, divergences, same = Path(folder) / "piece.txt", [], []
-    logits = {norm: Path(folder) / f"{norm}.npy" for norm in (model.norm, model.other)}
-
-    def fits(piece):
-        source.write_text(piece, encoding="utf-8")
-        return engine.count(model, source) < model.context or len(piece) < 2
-
-    for piece in (piece for text in texts for piece in pieces(text[:20 * most], fits)):
-        source.write_text(piece, encoding="utf-8")
-        for norm, path in logits.items():
-            engine(model, norm, "-f", source, "-n", 0, "--logits", path, *CACHE)
-        with ExitStack() as files:
-            rows = [files.enter_context(closing(read_npy(path))) for path in logits.values()]
-            for p, q in zip(*rows):
-                kl, agrees = divergence(p, q)
-                divergences.append(kl)
-                same.append(agrees)
-                if len(same) == most:
-                    return summary(divergences, same)
-    return summary(divergences, same)
+def compare(p, q, windows):
+    return compare_all(p, {"": q}, windows)[""]
 
 
-# ---------------------------------------------------------------------------- texts
+# ---------------------------------------------------------------------------- what there is to say
 
 
-def greedy(engine, model, prompt, n, folder):
-    """What each norm writes, always the likeliest token, and after how many tokens they part."""
-    texts, ids = {}, {}
-    for norm in (model.norm, model.other):
-        written = engine(model, norm, "-t", 0, "-n", n, "-i", prompt, *CACHE).decode(errors="replace")
-        texts[norm] = written.removesuffix("\n")
-        path = Path(folder) / f"{norm}.txt"
-        path.write_text(texts[norm], encoding="utf-8")
-        ids[norm] = engine.report(model, norm, "-m", "tokenize", "-f", path)["tokens"]
-    same = os.path.commonprefix(list(texts.values()))
-    begun = len(engine.report(model, model.norm, "-m", "tokenize", "-i", prompt)["tokens"])
-    parted = len(os.path.commonprefix(list(ids.values())))
-    return {"prompt": prompt, "texts": texts, "same": texts[model.norm] == texts[model.other],
-            "common_characters": len(same), "tokens_until_they_part": max(parted - begun, 0)}
+def verdict_of(delta):
+    """Is there a difference? Or none beyond the margin? Or cannot it be told?"""
+    if delta["low"] is None:
+        return {"verdict": "not resolved", "beyond": None}
+    beyond = max(abs(delta["low"]), abs(delta["high"]))
+    if not delta["low"] <= 0 <= delta["high"]:
+        return {"verdict": "differs", "beyond": beyond}
+    return {"verdict": "no difference" if beyond <= MARGIN else "not resolved", "beyond": beyond}
 
 
-# ---------------------------------------------------------------------------- the oracle
+def percent(nats):
+    return None if nats is None else 100 * math.expm1(nats)
 
 
-def centred(model, folder):
-    """A copy of the model whose residual stream has no mean (convert/center.py), in F32."""
-    output = Path(folder) / "centred.gguf"
-    export = Path(__file__).resolve().parent.parent / "export.py"
-    command = [sys.executable, export, model.path, "-o", output, "--type", "f32", "--center"]
-    done = subprocess.run(command, capture_output=True)
-    if done.returncode:
-        raise Trouble(last_line(done.stderr))
-    return output
+def summary(parts, texts):
+    """parts: what contrast() says of each window."""
+    blocks = Blocks([len(part) for part in parts])
+    p, q, kl, entropy, same = np.concatenate(parts).T
+    same, certain = same == 1, entropy < CERTAIN
+    delta = interval(blocks, q - p)
+    highest = np.sort(kl)[-math.ceil(len(kl) / 100):]
+    return {
+        "positions": len(p), "windows": len(parts), "texts": texts,
+        "blocks": blocks.count, "block": blocks.name,
+        "nll": {"p": float(p.mean()), "q": float(q.mean())},
+        "perplexity": {"p": math.exp(p.mean()), "q": math.exp(q.mean())},
+        "delta": delta | {"percent": {key: percent(delta[key]) for key in ("mean", "low", "high")}},
+        **verdict_of(delta),
+        "kl": interval(blocks, kl, least=0.0) | {
+            "median": float(np.median(kl)), "max": float(kl.max()),
+            "top_1_percent": float(highest.sum() / kl.sum()) if kl.any() else None},
+        "percentiles": np.percentile(kl, range(101)).tolist(),
+        "agreement": {"all": share(blocks, same, np.ones(len(same), bool)),
+                      "certain": share(blocks, same, certain), "open": share(blocks, same, ~certain)},
+    }

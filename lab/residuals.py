@@ -2,13 +2,12 @@
 
 LayerNorm takes the mean m of a vector x away, RMSNorm does not. With r the root of the mean square of x,
 their outputs point in directions that differ by the angle whose cosine is sqrt(1 - (m / r)^2), before any
-weights. So all depends on |m| / r. For random vectors of n numbers it is about sqrt(2 / (pi n)): nothing
-to do with training, and the least to compare with.
+weights. For random vectors of n numbers |m| / r is about sqrt(2 / (pi n)): nothing to do with training, and
+the least to compare with.
 """
 
 import json
 import math
-import random
 
 OPS = (b'{"op": "embed"', b'{"op": "resid')
 
@@ -43,13 +42,15 @@ def measure(engine, model, norm, prompt, tokens):
     return of_stream(engine.trace(model, norm, "-t", 0, "-n", tokens + 1, "-i", prompt, "--kv", "f32"))
 
 
-def baseline(dim, vectors=400, seed=1):
-    """The same of random vectors: independent Gaussian numbers."""
-    rng, ratios, cosines = random.Random(seed), [], []
-    for _ in range(vectors):
-        x = [rng.gauss(0, 1) for _ in range(dim)]
-        mean, rms = sum(x) / dim, math.sqrt(sum(value * value for value in x) / dim)
-        ratios.append(abs(mean) / rms)
-        cosines.append(cosine(mean, rms))
-    return {"dim": dim, "vectors": vectors, "mean_to_rms": math.fsum(ratios) / vectors,
-            "expected": math.sqrt(2 / (math.pi * dim)), "cosine": math.fsum(cosines) / vectors}
+def baseline(dim):
+    """The expected values of a vector of Gaussian numbers.
+
+    Its direction is a random point of the sphere, and mean / rms one coordinate of it, along (1, ..., 1). The
+    square of a coordinate is Beta(1/2, (n - 1)/2), and the moments of that distribution give
+        E |mean| / rms = gamma(n/2) / (sqrt(pi) gamma((n + 1)/2))
+        E cosine       = gamma(n/2)^2 / (gamma((n + 1)/2) gamma((n - 1)/2))
+    """
+    n, lgamma = dim, math.lgamma
+    return {"dim": dim,
+            "mean_to_rms": math.exp(lgamma(n / 2) - lgamma((n + 1) / 2)) / math.sqrt(math.pi),
+            "cosine": math.exp(2 * lgamma(n / 2) - lgamma((n + 1) / 2) - lgamma((n - 1) / 2))}
