@@ -1,6 +1,7 @@
 """The stories: one reading each, exact probabilities, and an exact entropy."""
 
 import math
+import random
 import sys
 from collections import Counter
 from fractions import Fraction
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "train"))
-from stories import Grammar, Misread, bits, pieces, stories  # noqa: E402
+from stories import SENTENCE, Grammar, Misread, bits, pieces, stories  # noqa: E402
 
-GRAMMAR = Grammar()
+GRAMMAR, TALK = Grammar(), Grammar(start="conversation")
+LAW = {1: [Fraction(1)], 2: [Fraction(3, 5), Fraction(2, 5)],      # as 1/2 is to 1/3, and to 1/4
+       3: [Fraction(6, 13), Fraction(4, 13), Fraction(3, 13)]}
 
 
 def grammar(**rules):
@@ -27,7 +30,8 @@ def every_story(g, telling=None):
         if not isinstance(piece, str):
             options = g.rules[piece[1]] if piece[0] == "tell" else piece[1]
         ends = [(piece, Fraction(1))] if isinstance(piece, str) else \
-            [(text, p / len(options)) for option in options for text, p in every_story(g, option)]
+            [(text, p * q) for q, option in zip(LAW[len(options)], options)
+             for text, p in every_story(g, option)]
         told = [(a + b, p * q) for a, p in told for b, q in ends]
     return told
 
@@ -57,13 +61,27 @@ def words_of(g):
     return found
 
 
+CHAINS = {}
+
+
+def link(piece, rest):
+    """The chain (piece, rest): one and the same for the same parts, so that a pair is known again."""
+    return CHAINS.setdefault((piece if isinstance(piece, str) else id(piece), id(rest)), (piece, rest))
+
+
+def chain(telling, rest=None):
+    for piece in reversed(telling):
+        rest = link(piece, rest)
+    return rest
+
+
 def steps(g, words, rest, capital=False):
     """What can come first in a chain (piece, rest): (character, rest after it). None for the end."""
     while rest:
         piece, after = rest
         if isinstance(piece, str):
             first, left = piece[0], piece[1:]
-            yield first.upper() if capital else first, (left, after) if left else after
+            yield first.upper() if capital else first, link(left, after) if left else after
             return
         if piece[0] == "set":
             rest = after
@@ -73,19 +91,9 @@ def steps(g, words, rest, capital=False):
             options = words[piece[1].lower()]
             capital = capital or piece[1] != piece[1].lower()
         for option in options:
-            chain = after
-            for part in reversed(option):
-                chain = (part, chain)
-            yield from steps(g, words, chain, capital)
+            yield from steps(g, words, chain(option, after), capital)
         return
     yield None, None
-
-
-def chain(telling):
-    out = None
-    for part in reversed(telling):
-        out = (part, out)
-    return out
 
 
 def shared_beginning(g, words, one, other):
@@ -94,12 +102,13 @@ def shared_beginning(g, words, one, other):
     seen = set()
     while walks:
         a, b, text = walks.pop()
+        ends = list(steps(g, words, b))
         for x, after_a in steps(g, words, a):
-            for y, after_b in steps(g, words, b):
+            for y, after_b in ends:
                 if x is None or y is None:
                     return text
-                if x == y and (repr(after_a), repr(after_b)) not in seen:
-                    seen.add((repr(after_a), repr(after_b)))
+                if x == y and (id(after_a), id(after_b)) not in seen:
+                    seen.add((id(after_a), id(after_b)))
                     walks.append((after_a, after_b, text + x))
     return None
 
@@ -142,9 +151,29 @@ def test_a_clash_is_found(rules):
     assert list(clashes(grammar(**rules))) != []
 
 
-def test_stories_are_read_as_they_were_told():
-    for _, (text, derivation) in zip(range(2000), stories(1)):
-        assert GRAMMAR.read(text) == derivation, text
+@pytest.mark.parametrize("g, n", [(GRAMMAR, 1000), (TALK, 300)])
+def test_stories_are_read_as_they_were_told(g, n):
+    for _, (text, derivation) in zip(range(n), stories(1, g)):
+        assert g.read(text) == derivation, text
+
+
+def test_the_rest_of_a_story_is_read():
+    rng = random.Random(2)
+    for _, (text, _) in zip(range(60), stories(2)):
+        at = rng.choice([m.end() for m in SENTENCE.finditer(text)])
+        GRAMMAR.read_rest(text[at:])
+
+
+def test_what_is_the_rest_of_no_story_is_refused():
+    g = grammar(story=["<she><x = girl> ran. <rest>", "<he><x = boy> ran. <rest>"],
+                rest=["{x} fell. {She} cried."], she=["{she := she}"], he=["{she := he}"],
+                girl=["Ann", "Eve"], boy=["Tom", "Tim"])
+    for rest in "Tom fell. He cried.", "Eve fell. She cried.", "He cried.", "Tim ran. Tim fell. He cried.":
+        g.read_rest(rest)
+    for rest in ("Tom fell. She cried.", "Max fell. He cried.", "It cried.", "Tim ran. Tom fell. He cried.",
+                 "Tom fell."):
+        with pytest.raises(Misread):
+            g.read_rest(rest)
 
 
 def test_the_same_seed_tells_the_same_stories():
@@ -157,11 +186,11 @@ def test_the_same_seed_tells_the_same_stories():
     (lambda text: "", lambda text: 0),
     (lambda text: text[:-1], lambda text: len(text) - 1),
     (lambda text: text + " ", lambda text: len(text)),
-    (lambda text: text.replace("Once", "Twice"), lambda text: 0),
+    (lambda text: text.replace("Once", "Xnce"), lambda text: 0),
     (lambda text: text.replace("time", "tide", 1), lambda text: text.index("time") + 2),
 ])
 def test_what_is_no_story_is_refused(spoil, at):
-    text = next(stories(5))[0]
+    text = next(text for text, _ in stories(5) if text.startswith("Once upon a time"))
     with pytest.raises(Misread) as error:
         GRAMMAR.read(spoil(text))
     assert error.value.at == at(text)
@@ -180,12 +209,13 @@ def test_a_million_stories():
 
 
 def test_counted_by_hand():
-    # one: 2 * 3 = 6 stories; two: 1. Each "one" has probability 1/2 * 1/6, "two" 1/2.
+    # one: 2 * 3 = 6 stories; two: 1. "one" has the probability 3/5, and in it "b" and "cc" 3/5 and 2/5.
     g = grammar(story=["one <a> [x|y|z]", "two!"], a=["b", "cc"])
     told = every_story(g)
     assert g.count() == len(told) == len(dict(told)) == 7
     mean, characters = g.expect()
-    assert mean == pytest.approx(1 + math.log2(6) / 2, rel=1e-12)
+    two, three = (-sum(float(p) * math.log2(p) for p in LAW[n]) for n in (2, 3))
+    assert mean == pytest.approx(two + 0.6 * (two + three), rel=1e-12)
     assert mean == pytest.approx(-sum(p * math.log2(p) for _, p in told), rel=1e-12)
     assert characters == pytest.approx(float(sum(p * len(text) for text, p in told)), rel=1e-12)
 
@@ -193,10 +223,11 @@ def test_counted_by_hand():
 def test_what_is_said_again_costs_characters_and_no_bits():
     g = grammar(story=["{s := she}<x = a> and {x}, {s}", "<x = b>{s := he} {S}, {X}"],
                 a=["xy", "yxyx"], b=["z"])
-    # "xy and xy, she" 14, "yxyx and yxyx, she" 18, "z He, Z" 7
+    # "xy and xy, she" 14 (3/5 of 3/5), "yxyx and yxyx, she" 18 (2/5 of 3/5), "z He, Z" 7 (2/5)
     mean, characters = g.expect()
-    assert mean == pytest.approx(1.5)
-    assert characters == pytest.approx((16 + 7) / 2)
+    two = -0.6 * math.log2(0.6) - 0.4 * math.log2(0.4)
+    assert mean == pytest.approx(1.6 * two)
+    assert characters == pytest.approx(0.36 * 14 + 0.24 * 18 + 0.4 * 7)
     assert g.read("z He, Z") == [(1, 2)]
 
 
@@ -210,12 +241,12 @@ def test_entropy_equals_what_is_drawn():
         assert error < exact / 100
 
 
-def test_choices_are_uniform():
-    n = 12000
-    drawn = Counter(d[0][0] for _, (_, d) in zip(range(n), stories(17)))
-    options = len(GRAMMAR.rules["opening"])
-    for which in range(options):
-        assert abs(drawn[which] - n / options) < 5 * math.sqrt(n / options)
+def test_choices_follow_the_law():
+    n, g = 12000, grammar(story=["[a|b|c]"])
+    drawn = Counter(text for _, (text, _) in zip(range(n), stories(17, g)))
+    for letter, p in zip("abc", LAW[3]):
+        assert abs(drawn[letter] - n * p) < 5 * math.sqrt(n * p)
+    assert bits(g.read("b")) == pytest.approx(math.log2(13 / 4))
 
 
 def test_every_rule_is_told():
@@ -228,11 +259,12 @@ def test_every_rule_is_told():
                     yield from named(option)
 
     told = {name for tellings in GRAMMAR.rules.values() for telling in tellings for name in named(telling)}
-    assert told | {"story"} == set(GRAMMAR.rules)
+    assert told | {"story", "conversation"} == set(GRAMMAR.rules)
 
 
 def test_plain_characters():
-    text = "".join(text for _, (text, _) in zip(range(500), stories(23)))
-    assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz ,.!?'\"\n")
-    assert "  " not in text and " \n" not in text and "\n " not in text
-    assert not any(f" a {vowel}" in text for vowel in "aeio")
+    for g, turns in (GRAMMAR, ""), (TALK, "§"):
+        text = "".join(text for _, (text, _) in zip(range(500), stories(23, g)))
+        assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz ,.!?'\"\n" + turns)
+        assert "  " not in text and " \n" not in text and "\n " not in text
+        assert not any(f" a {vowel}" in text for vowel in "aeio")
