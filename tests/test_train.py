@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import jinja2
 import pytest
 
 torch = pytest.importorskip("torch", reason="train/requirements.txt is not installed")
@@ -18,7 +19,7 @@ sentencepiece = pytest.importorskip("sentencepiece", reason="train/requirements.
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "train"))
 import train  # noqa: E402
-from stories import stories  # noqa: E402
+from stories import Misread, stories  # noqa: E402
 
 TINY = train.Recipe(vocab=512, dim=32, layers=2, heads=2, hidden=64, batch=2, steps=6, warmup=2, held_out=4,
                     every=2)
@@ -38,7 +39,7 @@ def tokenizer(tmp_path_factory):
 
 def run(norm, folder, recipe=TINY, **options):
     model = train.train(norm, 3, recipe, out=folder / "out", results=folder / "results", **options)
-    return model, json.loads((folder / "results" / f"{norm}-3.json").read_text())
+    return model, json.loads((folder / "results" / f"{norm}-{recipe.optimizer}-3.json").read_text())
 
 
 def same(a, b):
@@ -55,11 +56,13 @@ def test_partial_rms_norm():
     assert torch.allclose(norm(x), 2 * x / (169 / 3 + 1e-5) ** 0.5)
 
 
-@pytest.mark.parametrize("norm", train.NORMS)
-def test_an_interrupt_changes_nothing(norm, tmp_path):
-    whole, whole_report = run(norm, tmp_path / "whole")
-    assert run(norm, tmp_path / "parts", stop=3)[0] is None     # after a checkpoint: step 2 is done again
-    parts, parts_report = run(norm, tmp_path / "parts")
+@pytest.mark.parametrize("norm, optimizer", [("rmsnorm", "adamw"), ("layernorm", "adamw"),
+                                             ("layernorm", "muon")])
+def test_an_interrupt_changes_nothing(norm, optimizer, tmp_path):
+    recipe = replace(TINY, optimizer=optimizer)
+    whole, whole_report = run(norm, tmp_path / "whole", recipe)
+    assert run(norm, tmp_path / "parts", recipe, stop=3)[0] is None     # step 2 will be done again
+    parts, parts_report = run(norm, tmp_path / "parts", recipe)
     assert same(whole, parts)
     for report in whole_report, parts_report:
         for point in report["curve"]:
@@ -84,9 +87,7 @@ def test_the_norms_begin_alike():
     for name, tensor in rms_state.items():
         assert torch.equal(tensor, layer_state[name]), name
     for name in biases:
-        assert not layer_state[name].any() and not layer.get_parameter(name).requires_grad, name
-    count = [sum(p.numel() for p in model.parameters() if p.requires_grad) for model in (rms, layer)]
-    assert count[0] == count[1]
+        assert not layer_state[name].any() and layer.get_parameter(name).requires_grad, name
     assert not torch.equal(rms.lm_head.weight, train.make_model("rmsnorm", TINY, 6).lm_head.weight)
 
 
@@ -102,21 +103,82 @@ def test_the_norms_are_one_network_but_for_the_mean(monkeypatch):
     assert torch.allclose(rms(ids).logits, layer(ids).logits, atol=1e-5)
 
 
-def test_biases_stay_zero(tmp_path):
-    model, _ = run("layernorm", tmp_path)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_biases_learn(optimizer, tmp_path):
+    model, _ = run("layernorm", tmp_path, replace(TINY, optimizer=optimizer))
     biases = [tensor for name, tensor in model.state_dict().items() if name.endswith("bias")]
-    assert len(biases) == 2 * TINY.layers + 1 and not any(bias.any() for bias in biases)
+    assert len(biases) == 2 * TINY.layers + 1 and all(bias.any() for bias in biases)
+
+
+def test_only_matrices_of_the_layers_decay():
+    """One step without any gradient: what decays becomes smaller by lr * decay, and nothing else moves."""
+    model = train.make_model("layernorm", TINY, 4)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    (optimizer,) = train.make_optimizers(model, replace(TINY, lr=0.5, decay=0.25))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        left = 1 - 0.5 * 0.25 if name.endswith("proj.weight") else 1
+        assert torch.allclose(p, left * before[name]), name
+
+
+def test_means_of_columns_by_hand():
+    """What was drawn has not moved. Then each matrix loses the means of its columns, and gets others."""
+    model = train.make_model("layernorm", TINY, 6)
+    for found in train.column_means(model, "layernorm", TINY, 6).values():
+        assert found["correlation"] == pytest.approx(1) and found["growth"] == found["growth_of_all"] == 1
+    for name, p in model.named_parameters():
+        if name.endswith("down_proj.weight"):
+            p.data -= 3 * p.data.mean(0)                # a mean m becomes -2 m
+    found = train.column_means(model, "layernorm", TINY, 6)
+    assert found["o_proj"]["correlation"] == pytest.approx(1)
+    assert found["down_proj"]["correlation"] == pytest.approx(-1, abs=1e-5)
+    assert found["down_proj"]["growth"] == pytest.approx(2, rel=1e-4)
+
+
+def test_texts_are_of_three_kinds():
+    texts, n = train.Texts(), 150
+    drawn = texts.draw("a seed", n)
+    assert drawn == train.Texts().draw("a seed", n) != texts.draw("another", n)
+    kinds = dict.fromkeys(("whole", "middle", "talk"), 0)
+    for text in drawn:
+        try:
+            (texts.talk if "§" in text else texts.whole).read(text)
+            kinds["talk" if "§" in text else "whole"] += 1
+        except Misread:
+            texts.whole.read_rest(text)
+            kinds["middle"] += 1
+    for (kind, count), part in zip(kinds.items(), (train.WHOLE, train.MIDDLES, train.TALKS)):
+        assert abs(count - n * part) < 4 * math.sqrt(n * part), kinds
+    assert train.WHOLE + train.MIDDLES + train.TALKS == pytest.approx(1)
+
+
+def test_a_conversation_is_written_as_its_template_says(tokenizer):
+    """What Jinja renders, each {eos} an id of its own."""
+    talk = "Tell me a story about a fox.§Once upon a time.\nThe end.§Thank you!§You are welcome."
+    ids = train.encode(tokenizer, talk)
+    messages = [{"role": "user" if i % 2 == 0 else "assistant", "content": turn}
+                for i, turn in enumerate(talk.split("§"))]
+    rendered = jinja2.Environment().from_string(train.CHAT_TEMPLATE).render(
+        messages=messages, eos_token="</s>", add_generation_prompt=False)
+    expected = []
+    for i, part in enumerate(rendered.split("</s>")):
+        expected += tokenizer.encode(part) + [train.EOS]
+    assert ids == expected[:len(ids)] and expected[len(ids):] == tokenizer.encode("\n") + [train.EOS]
+    assert train.BOS not in ids and ids.count(train.EOS) == 4
 
 
 def test_what_is_saved_is_what_was_trained(tmp_path):
     for norm, architecture in zip(train.NORMS, (train.LlamaForCausalLM, train.StableLmForCausalLM)):
         model, report = run(norm, tmp_path)
-        folder = tmp_path / "out" / f"{norm}-3"
+        folder = tmp_path / "out" / f"{norm}-adamw-3"
         assert same(model, architecture.from_pretrained(folder))
         config = json.loads((folder / "config.json").read_text())
         assert config["architectures"] == [architecture.__name__]
         assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == train.EOS
-        assert report["parameters"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert report["parameters"] == sum(p.numel() for p in model.parameters())
+        assert (folder / "chat_template.jinja").read_text() == train.CHAT_TEMPLATE
 
 
 def test_text_survives_the_tokenizer(tokenizer):
@@ -128,7 +190,9 @@ def test_text_survives_the_tokenizer(tokenizer):
         assert train.BOS not in ids and train.EOS not in ids
         assert len(ids) + 2 <= train.Recipe.context
     prompt = tokenizer.encode("Once upon a time")
-    assert all(tokenizer.encode(text)[:len(prompt)] == prompt for text in texts[:-1])
+    assert all(tokenizer.encode(text)[:len(prompt)] == prompt
+               for text in texts if text.startswith("Once upon a time"))
+    assert tokenizer.encode("<|user|>\nA")[0] == tokenizer.piece_to_id("<|user|>")     # no space in front
 
 
 def test_a_story_costs_its_tokens_and_its_end(tokenizer):
