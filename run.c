@@ -210,7 +210,10 @@ static Options parse(int argc, char **argv) {
     if (o.mode == PERPLEXITY && !o.prompt && !o.prompt_file) fail(MISUSED, "which text? -f FILE or -i TEXT");
     if ((o.prompt || o.prompt_file) && (o.mode == BENCH || o.mode == INFO))
         fail(MISUSED, "%s: -m %s reads no text", o.prompt ? "-i" : "-f", o.mode_name);
-    if (!o.checkpoint) o.checkpoint = default_checkpoint();
+    if (!o.checkpoint) {
+        o.checkpoint = default_checkpoint();            // which would as soon begin in the middle of a story
+        if (o.mode == GENERATE && !o.prompt && !o.prompt_file) o.prompt = "Once upon a time";
+    }
     if (!o.checkpoint)
         fail(MISUSED, "which checkpoint? There is no models/stories-%s.gguf beside the program; "
              "see run --help", norm_name());
