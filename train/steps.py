@@ -4,13 +4,15 @@
     python train/steps.py                  # the twins' shape, and a wider one
     python train/steps.py --json
 
-fused: PyTorch's own kernels, F.rms_norm and F.layer_norm. by hand: the formulas in PyTorch's operations, as
-transformers' LlamaRMSNorm has them. "none" multiplies by the weight only: what is left is the rest of a step.
-A published speed-up may compare one norm by hand with the other fused; so all four stand here.
+by hand: the formulas in PyTorch's operations, as transformers' LlamaRMSNorm has them: the fair pair.
+module: nn.RMSNorm and nn.LayerNorm. On a CPU they are not alike: nn.LayerNorm is one kernel, nn.RMSNorm is
+put together from several (PyTorch issue 157345); the profiler counts what their backward passes call. "none"
+multiplies by the weight only: what is left is the rest of a step.
 """
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -19,10 +21,15 @@ from dataclasses import replace
 import sentencepiece
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from stories import stories
 from train import HERE, Recipe, make_batch, make_model, make_optimizers, make_tokenizer, nats
 
+sys.path.append(str(HERE.parent))
+from lab.intervals import interval_of_median  # noqa: E402
+
+ENGINE = "autograd::engine::evaluate_function: "
 SHAPES = {"1M": Recipe(), "11M": replace(Recipe(), dim=384, layers=6, heads=6, hidden=1024, batch=4)}
 
 
@@ -45,12 +52,14 @@ def layer_by_hand(x):
 
 
 NORMS = {
-    "rmsnorm, fused": lambda dim: nn.RMSNorm(dim, eps=1e-5),
-    "layernorm, fused": lambda dim: nn.LayerNorm(dim, eps=1e-5, bias=False),
+    "rmsnorm, module": lambda dim: nn.RMSNorm(dim, eps=1e-5),
+    "layernorm, module": lambda dim: nn.LayerNorm(dim, eps=1e-5, bias=False),
     "rmsnorm, by hand": lambda dim: ByHand(dim, rms_by_hand),
     "layernorm, by hand": lambda dim: ByHand(dim, layer_by_hand),
     "none": lambda dim: ByHand(dim, lambda x: x),
 }
+RATIOS = [("layernorm, by hand", "rmsnorm, by hand"), ("layernorm, module", "rmsnorm, module"),
+          ("rmsnorm, by hand", "none"), ("layernorm, by hand", "none")]
 
 
 def with_norm(make, recipe):
@@ -87,10 +96,19 @@ def measure(recipe, rounds, tokenizer):
 
 
 def ratio(a, b):
-    """Median of the ratios round by round, and its quartiles."""
+    """Median of the ratios round by round, and its interval at 95 %."""
     ratios = [x / y for x, y in zip(a, b)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return {"median": middle, "quartiles": [low, high]}
+    low, high = interval_of_median(ratios)
+    return {"median": statistics.median(ratios), "low": low, "high": high, "rounds": len(ratios)}
+
+
+def functions_of(norm):
+    """How many functions the backward pass of a norm calls, by the profiler."""
+    x = torch.randn(8, norm.weight.numel(), requires_grad=True)
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        norm(x).sum().backward()
+    names = [event.name for event in found.events() if event.name.startswith(ENGINE)]
+    return sum("AccumulateGrad" not in name and "SumBackward" not in name for name in names)
 
 
 def main():
@@ -103,23 +121,19 @@ def main():
     path.parent.mkdir(exist_ok=True)
     make_tokenizer(path, Recipe.vocab)
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    report = {}
+    modules = {norm: NORMS[f"{norm}, module"](128) for norm in ("rmsnorm", "layernorm")}
+    report = {"functions": {norm: functions_of(module) for norm, module in modules.items()}}
     for shape, recipe in SHAPES.items():
         spent = measure(recipe, args.rounds, tokenizer)
-        report[shape] = {
-            "ms": {name: 1e3 * statistics.median(times) for name, times in spent.items()},
-            "layernorm / rmsnorm, fused": ratio(spent["layernorm, fused"], spent["rmsnorm, fused"]),
-            "layernorm / rmsnorm, by hand": ratio(spent["layernorm, by hand"], spent["rmsnorm, by hand"]),
-            "by hand / fused, rmsnorm": ratio(spent["rmsnorm, by hand"], spent["rmsnorm, fused"]),
-        }
+        report[shape] = {"ms": {name: 1e3 * statistics.median(times) for name, times in spent.items()},
+                         "ratios": {f"{a} : {b}": ratio(spent[a], spent[b]) for a, b in RATIOS}}
         if args.json:
             continue
         print(f"{shape}: a step of {recipe.batch} stories, one thread, {args.rounds} rounds")
         for name, ms in report[shape]["ms"].items():
             print(f"  {name:20} {ms:8.1f} ms")
-        for name, r in list(report[shape].items())[1:]:
-            low, high = r["quartiles"]
-            print(f"  {name:29} {r['median']:.3f}  (quartiles {low:.3f} .. {high:.3f})")
+        for name, r in report[shape]["ratios"].items():
+            print(f"  {name:40} {r['median']:.3f}  ({r['low']:.3f} to {r['high']:.3f}, 95 %)")
     if args.json:
         print(json.dumps(report, indent=1))
     return 0
