@@ -1,257 +1,129 @@
 #!/usr/bin/env python3
-"""claims.py - measure again what docs/norms.md says of the norms, and mark what moved.
+"""claims.py - measure what docs/claims.json says of the norms, and write the tables of docs/norms.md from it.
 
-    .venv/bin/python docs/claims.py            all of it: some minutes, on a quiet machine
-    .venv/bin/python docs/claims.py 4 5        these rows
+    .venv/bin/python docs/claims.py                 all claims, on a quiet machine: 1 and 2 are times
+    .venv/bin/python docs/claims.py 4 5             these
+    .venv/bin/python docs/claims.py --check         has a figure moved that is no time? Writes nothing.
+    .venv/bin/python docs/claims.py --write-page    only the page, after a change of words in claims.json
 
-A row of the table on that page says its figures as "1.234 ± 0.005", in the order in which its function here
-yields them. A figure has moved when it is off by more than both spreads together.
+In claims.json, claim, who and against are written by hand, and the rest by this program. A figure of a
+public model that is not there keeps its value: --data is the folder that CONTRIBUTING.md describes, --smollm2
+the file of `make smollm2`. docs/claims_rows.py says how each claim is measured.
 """
 
+import argparse
 import json
 import math
+import platform
 import re
-import statistics
-import subprocess
 import sys
 import tempfile
-from itertools import islice
+import time
+from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "train"), str(ROOT / "bench")]
+import claims_page
+from claims_rows import ROOT, ROWS, Bench, run
 
-import mistakes  # noqa: E402
-import models  # noqa: E402
-from lab import outputs  # noqa: E402
-from lab.engine import Checkpoint, Engine  # noqa: E402
-from stories import stories  # noqa: E402
-
-TWINS = {norm: ROOT / f"models/stories-{norm}.gguf" for norm in ("rmsnorm", "layernorm")}
-NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
-FIGURE = re.compile(rf"(-?{NUMBER}) ± ({NUMBER})")
-done = {}                                               # what several rows need is measured once
+CLAIMS, PAGE = ROOT / "docs/claims.json", ROOT / "docs/norms.md"
+DEVIATIONS = 3                      # of the difference: more is "moved"
+ROUNDING = 1e-6                     # less is what another CPU may round differently
 
 
-def run(*command):
-    return subprocess.run([str(word) for word in command], cwd=ROOT, check=True, stdout=subprocess.PIPE,
-                          text=True).stdout
+def machine():
+    """What the figures were measured on."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.*)$", info.read_text(), re.M) if info.exists() else None
+    commit = run("git", "rev-parse", "--short=10", "HEAD").strip()
+    changed = run("git", "status", "--porcelain", "--untracked-files=no", "--", "*.[ch]", "*.py", "models")
+    return {"commit": commit + (" and changes" if changed else ""),
+            "cpu": found[1] if found else platform.processor() or platform.machine(),
+            "compiler": run("cc", "--version").splitlines()[0], "date": time.strftime("%Y-%m-%d")}
 
 
-def once(measure):
-    def result():
-        if measure not in done:
-            done[measure] = measure()
-        return done[measure]
-    return result
+def measure(row, bench):
+    """Its figures, as they come."""
+    for figure in row.measure(bench):
+        print(f"    {figure.what:85} {claims_page.said(asdict(figure))}", flush=True)
+        yield figure
 
 
-@once
-def ablation():
-    run("make", "-s", "ablate")
-    return json.loads((ROOT / "ablation/report.json").read_text())["checkpoints"]
+def updated(claim, row, figures, missing, where):
+    """The claim with these figures, and old ones of models that are missing, which say where from."""
+    measured = {figure.what for figure in figures}
+    origin = {key: claim[key] for key in where if key in claim}
+    kept = [{"from": origin, **old} for old in claim["ours"]
+            if old["model"] in missing and old["what"] not in measured]
+    ours = [asdict(figure) for figure in figures] + kept
+    by_name = {f["what"]: argparse.Namespace(**f) for f in ours}
+    words = {key: claim[key] for key in ("id", "claim", "who", "against")}
+    return words | {"ours": ours, "verdict": row.verdict(by_name), "command": row.command,
+                    "is_time": row.is_time} | where
 
 
-@once
-def calls():
-    return json.loads(run("make", "-s", "bench-norm", "JSON=1", "DIMS=512 2048 8192"))["results"]
+def standard_error(figure):
+    return (figure["high"] - figure["low"]) / 2 / 1.96
 
 
-@once
-def texts():
-    return [text for text, _ in islice(stories("claims"), 40)]
+def moved(old, new):
+    """Is the new value further from the old one than both errors together make likely?"""
+    error = math.hypot(standard_error(old), standard_error(new))
+    return abs(new["value"] - old["value"]) > max(DEVIATIONS * error, ROUNDING * max(1, abs(old["value"])))
 
 
-def score(norm, program, model):
-    engine = Engine({model.norm: ROOT / "run", norm: program})      # the first one only counts tokens
-    with tempfile.TemporaryDirectory() as folder:
-        return outputs.perplexity(engine, model, norm, texts(), folder)
+def check(claim, figures, missing):
+    """Sentences about what is no longer as claims.json says."""
+    id = f"claim {claim['id']}"
+    old = {f["what"]: f for f in claim["ours"] if f["model"] not in missing}
+    new = {f.what: asdict(f) for f in figures}
+    for what in old.keys() - new.keys():
+        yield f"{id}: {what}: expected {claims_page.said(old[what])}, and it is measured no longer"
+    for what in new.keys() - old.keys():
+        yield f"{id}: {what}: {claims_page.said(new[what])} is not in claims.json"
+    for what in old.keys() & new.keys():
+        if moved(old[what], new[what]):
+            yield f"{id}: {what}: expected {claims_page.said(old[what])}, found {claims_page.said(new[what])}"
 
 
-def changed(norm, replacements):
-    """The perplexity of this norm's twin, in per cent of the right one's, in builds with something else."""
-    for name in ("rmsnorm", "layernorm"):
-        run("make", "-s", f"NORM={name}")
-    model = Checkpoint(Engine({"rmsnorm": ROOT / "run"}), TWINS[norm])
-    right = score(norm, ROOT / ("run" if norm == "rmsnorm" else f"run-{norm}"), model)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = mistakes.Copy(folder, norm, "-O3")
-        for name, file, text in replacements:
-            original = (ROOT / file).read_text()
-            copy.change(file, text)
-            program = f"build/run{'' if norm == 'rmsnorm' else '-' + norm}"
-            copy.make(program)
-            change, error = outputs.relative(right, score(norm, Path(folder) / program, model))
-            copy.change(file, original)
-            yield f"{norm}'s twin, {name}: perplexity, %", 100 * change, 100 * error
-
-
-# ---------------------------------------------------------------------------- the rows
-
-
-def cheaper():
-    """1. RMSNorm is cheaper."""
-    fastest = calls()[-1]["kernels"]
-    for found in calls():
-        if found["kernels"] == fastest:
-            r = found["rms_to_layer"]
-            yield (f"a call, {found['dim']} numbers x {found['T']}: RMSNorm's time : LayerNorm's",
-                   r["median"], (r["high"] - r["low"]) / 2)
-    for twin in ablation():
-        for phase in ("decode", "prefill"):
-            r = twin["throughput"][phase]
-            yield (f"{twin['name']}, {phase}: LayerNorm's build takes more, %", 100 * (r["ratio"] - 1),
-                   50 * (r["high"] - r["low"]))
-    for shape in ("110M", "1.1B"):
-        path = models.make(ROOT / "build/bench", shape, "Q8_0")
-        for norm, *program in (("RMSNorm", "run", path), ("LayerNorm", "run-layernorm", path, "--swap-norm")):
-            command = [f"./{program[0]}", *program[1:], "-m", "bench", "-c", 32, "-j", 1, "--json", "-q"]
-            found = [json.loads(run(*command))["share"]["norm"] for _ in range(3)]
-            yield (f"{shape}, decode: {norm}'s share of the time, %", 100 * statistics.median(found),
-                   50 * (max(found) - min(found)))
-
-
-def training():
-    """2. It shortens training."""
-    for shape, found in json.loads(run(sys.executable, "train/steps.py", "--json")).items():
-        for name, r in found.items():
-            if name != "ms":                            # the ratios
-                low, high = r["quartiles"]
-                yield f"{shape}: time of a step, {name}", r["median"], (high - low) / 2
-
-
-def over_floor(norm, rounds):
-    """How far the validation loss of each seed is above the floor after so many rounds of training, in %."""
-    for path in sorted((ROOT / "train/results").glob(f"{norm}-*")):
-        told = json.loads(path.read_text())
-        (loss,) = (point["validation"] for point in told["curve"]
-                   if point["step"] == rounds * told["recipe"]["steps"])
-        yield 100 * (loss / told["validation_floor"] - 1)
-
-
-def quality():
-    """3. The quality is the same."""
-    over = {norm: list(over_floor(norm, 2)) for norm in TWINS}
-    for norm, found in over.items():
-        yield (f"{norm}: over the floor, % (spread: of the seeds)", statistics.mean(found),
-               statistics.stdev(found))
-    apart = [b - a for a, b in zip(over["rmsnorm"], over["layernorm"])]
-    yield ("LayerNorm less RMSNorm, points", statistics.mean(apart),
-           statistics.stdev(apart) / math.sqrt(len(apart)))
-
-
-DROPPED = """void rmsnorm(float *out, const float *x, const Norm *w) {
-    double part = 0, square = 0;                        // along a vector of plus and minus one
-    for (int pass = 0; pass < 2; pass++) {
-        uint64_t seed = %d;
-        for (int i = 0; i < w->dim; i++) {
-            double sign = random_next(&seed) & 1 << 20 ? 1 : -1, left = x[i] - part * sign;
-            if (pass == 0) square += x[i] * sign / w->dim;
-            else out[i] = (float)left;
-        }
-        if (pass == 0) part = square;
-    }
-    double mean_square = kernels.mean_square(out, w->dim);
-    kernels.normalize(out, out, 0, 1 / sqrt(mean_square + w->eps), w->weight, w->bias, w->dim);
-}
-"""
-
-
-def mean_direction():
-    """4. The mean is nearly zero."""
-    for twin in ablation():
-        stream = [point["mean_to_rms"] for point in twin["stream"][twin["norm"]]]
-        yield f"{twin['name']}: |mean| / RMS of the stream", statistics.mean(stream), statistics.stdev(stream)
-    base = ablation()[0]["baseline"]
-    yield ("random vectors of that length", base["mean_to_rms"],
-           base["mean_to_rms"] * math.sqrt(math.pi / 2 - 1) / math.sqrt(base["vectors"]))
-    source = (ROOT / "rmsnorm.c").read_text()
-    [function] = re.findall(r"^void rmsnorm\(float.*?^}\n", source, re.M | re.S)
-    plans = [("a random direction dropped", "rmsnorm.c", source.replace(function, DROPPED % seed))
-             for seed in range(1, 9)]
-    found = [value for _, value, _ in changed("rmsnorm", plans)]
-    yield ("rmsnorm's twin, a random direction dropped: perplexity, % (of 8)", statistics.mean(found),
-           statistics.stdev(found) / math.sqrt(len(found)))
-    plans = [plan for plan in mistakes.mistakes_of("rmsnorm") if plan[0] == "the other norm"]
-    for _, value, error in changed("rmsnorm", plans):
-        yield "rmsnorm's twin, the mean's direction dropped: perplexity, %", value, error
-
-
-def swap():
-    """5. No drop-in replacement."""
-    for twin in ablation():
-        own, other = (twin["perplexity"][twin[which]] for which in ("norm", "other"))
-        change, error = outputs.relative(own, other)
-        yield f"{twin['name']}, the norm swapped: perplexity, %", 100 * change, 100 * error
-        found = twin["distributions"]
-        yield f"{twin['name']}: mean KL, nats", found["kl"], found["stderr"]
-        n, p = found["positions"], found["agreement"]
-        yield f"{twin['name']}: the same likeliest token, %", 100 * p, 100 * math.sqrt(p * (1 - p) / n)
-
-
-def partial():
-    """6. A part of the RMS will do."""
-    full = list(over_floor("rmsnorm", 1))
-    yield "RMSNorm's training, one round: over the floor, %", statistics.mean(full), statistics.stdev(full)
-    for value in over_floor("prmsnorm", 1):
-        yield "trained with it (spread: of RMSNorm's seeds)", value, statistics.stdev(full)
-    run("make", "-s", "NORM=prmsnorm")
-    for norm, path in TWINS.items():
-        model = Checkpoint(Engine({"rmsnorm": ROOT / "run"}), path)
-        right = score(norm, ROOT / ("run" if norm == "rmsnorm" else f"run-{norm}"), model)
-        change, error = outputs.relative(right, score("prmsnorm", ROOT / "run-prmsnorm", model))
-        yield f"{norm}'s twin by prmsnorm: perplexity, %", 100 * change, 100 * error
-    fastest = calls()[-1]["kernels"]
-    for found in calls():
-        if found["kernels"] == fastest:
-            full, part = found["norms"]["rmsnorm"]["ns"], found["norms"]["prmsnorm"]["ns"]
-            ratio = part["median"] / full["median"]
-            spread = ratio * (part["high"] - part["low"]) / part["median"] / 2
-            yield f"a call, {found['dim']} numbers x {found['T']}: its time : RMSNorm's", ratio, spread
-
-
-def no_mean():
-    """7. With a mean of zero they are the same."""
-    for twin in ablation():
-        yield f"{twin['name']}, centred: mean KL, nats", twin["oracle"]["kl"], twin["oracle"]["stderr"]
-
-
-def mistaken():
-    """10. What mistakes cost."""
-    for norm in TWINS:
-        yield from changed(norm, mistakes.mistakes_of(norm))
-
-
-ROWS = {1: cheaper, 2: training, 3: quality, 4: mean_direction, 5: swap, 6: partial, 7: no_mean, 10: mistaken}
-
-
-def said_in(page, number):
-    """(figure, spread) in the order of the row. 8 and 9 have none: one is counted, one is a test."""
-    rows = re.findall(rf"^\| {number} \|.*$", page, re.M)
-    return [tuple(map(float, pair)) for row in rows for pair in FIGURE.findall(row)]
+def parse():
+    parser = argparse.ArgumentParser(prog="claims.py", description="Measure docs/claims.json again.")
+    parser.add_argument("ids", nargs="*", type=int, metavar="ID", help="claims (all)")
+    parser.add_argument("--check", action="store_true", help="compare with claims.json, and write nothing")
+    parser.add_argument("--write-page", action="store_true", help="measure nothing, and write the page")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="FOLDER")
+    parser.add_argument("--smollm2", type=Path, metavar="FILE",
+                        default=ROOT / "downloads/SmolLM2-135M-Instruct.Q4_1.gguf")
+    options = parser.parse_args()
+    if unknown := set(options.ids) - set(ROWS):
+        parser.error(f"{', '.join(map(str, sorted(unknown)))}: expected claims from 1 to {max(ROWS)}")
+    options.ids = options.ids or [id for id, row in ROWS.items() if not (options.check and row.is_time)]
+    return options
 
 
 def main():
-    page = (ROOT / "docs/norms.md").read_text()
-    moved = 0
-    wanted = sys.argv[1:] or [str(number) for number in ROWS]
-    if unknown := set(wanted) - {str(number) for number in ROWS}:
-        sys.exit(f"claims.py: {' '.join(sorted(unknown))}: rows {', '.join(map(str, ROWS))} have figures; "
-                 "8 and 9 are tests")
-    for number in map(int, wanted):
-        print(f"{ROWS[number].__doc__}", flush=True)
-        said = said_in(page, number)
-        found = list(ROWS[number]())
-        for i, (what, value, spread) in enumerate(found):
-            verdict = "is not on the page"
-            if i < len(said):
-                off = abs(value - said[i][0])
-                verdict = "as said" if off <= spread + said[i][1] else "MOVED"
-                verdict += f": {said[i][0]:g} ± {said[i][1]:g}"
-            moved += not verdict.startswith("as said")
-            print(f"    {what:75} {value:.4g} ± {spread:.2g}    {verdict}", flush=True)
-    print(f"{moved} figures moved")
-    return moved > 0
+    options = parse()
+    claims = json.loads(CLAIMS.read_text(encoding="utf-8"))
+    complaints = []
+    with tempfile.TemporaryDirectory(prefix="claims-") as folder:
+        bench = Bench(options.data, options.smollm2, folder)
+        if bench.missing and not options.write_page:
+            print(f"not there, so their figures stay: {', '.join(bench.missing)}")
+        for claim in claims:
+            if options.write_page or claim["id"] not in options.ids:
+                continue
+            print(f"{claim['id']}. {claim['claim']}", flush=True)
+            row = ROWS[claim["id"]]
+            figures = list(measure(row, bench))
+            if options.check:
+                complaints += check(claim, figures, bench.missing)
+            else:
+                claim.update(updated(claim, row, figures, bench.missing, machine()))
+                CLAIMS.write_text(json.dumps(claims, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.check:
+        print("\n".join(complaints) or "nothing has moved")
+        return bool(complaints)
+    PAGE.write_text(claims_page.written(PAGE.read_text(encoding="utf-8"), claims), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
