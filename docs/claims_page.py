@@ -24,7 +24,7 @@ def number(x, places):
 def said(figure):
     """A figure with its interval and unit, as the page says it."""
     unit = f" {figure['unit']}" if figure["unit"] else ""
-    if figure["low"] == figure["high"] and (figure["n"] == 1 or not figure["value"]):      # it is counted
+    if figure["low"] == figure["high"] and figure["of"] != "prompts":   # theirs may be a point, and no count
         return f"{figure['value']:,.6g}{unit} (exact)"
     places = decimals(figure)
     value, low, high = (number(figure[key], places) for key in ("value", "low", "high"))
