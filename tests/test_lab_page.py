@@ -413,8 +413,10 @@ def test_ctrl_c_leaves_nothing(run, run_layernorm, models, tmp_path):
     command = [sys.executable, ROOT / "ablate.py", models / "gqa-untied.gguf", "-o", tmp_path / "out",
                "--run", run.path, "--run-layernorm", run_layernorm.path,
                "--run-nonorm", run.path.with_name("run-nonorm")]
+    # What a shell runs in the background ignores SIGINT, and so does all that it starts.
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(scratch)}, text=True)
+                               stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(scratch)}, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     first = process.stderr.readline()
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
