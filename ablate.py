@@ -35,7 +35,7 @@ class Plan:
         self.stories = 12 if quick else 60              # of the default text
         self.logits = 2**25 if quick else 2**28         # positions x vocabulary, of each run
         self.products = 2**37 if quick else 2**40       # positions x parameters
-        self.most, self.least = (4096, 512) if quick else (16384, 1024)
+        self.min, self.max = (512, 4096) if quick else (1024, 16384)
         self.directions = 3 if quick else 8
         self.disk = 2**30                               # bytes of copies that lie there together
         self.prompts, self.tokens = (20, 40) if quick else (24, 120)        # of greedy texts
@@ -43,7 +43,7 @@ class Plan:
 
     def positions(self, model):
         fast = min(self.logits // model.vocab_size, self.products // model.parameters)
-        return max(self.least, min(self.most, fast))
+        return max(self.min, min(self.max, fast))
 
 
 class Progress:

@@ -149,7 +149,7 @@ def of_phase(model, phase, reports, calls):
     token = {"value": typical["rmsnorm"], "low": float(low), "high": float(high)}
     least = min(reports["rmsnorm"], key=token_ns)
     parts = (least if phase == "decode" else least["prefill"])["share"]
-    # Of a prompt, only the last token goes through the last norm.
+    # Only the last token of a prompt goes through the last norm.
     per_token = 2 * model.layers + (1 if phase == "decode" else 1 / least["prefill"]["tokens"])
     of_norm = call(calls, model.dim, phase)
     # Models that were trained with LayerNorm have a bias, and would not with RMSNorm.
