@@ -28,8 +28,8 @@ def compiler(request):
 def assembler(request, compiler, tmp_path_factory):
     """A set of kernels as this compiler's assembler code, by the flags of the Makefile."""
     file = tmp_path_factory.mktemp("build") / "kernels" / f"{request.param}.o"
-    # The compiler is found by PATH. All else of the environment stays out: a make that calls us passes its own
-    # variables on, such as SANITIZE, and a sanitizer's additions are not those of the loop.
+    # The compiler is found by PATH. All else of the environment stays out: a make that calls us passes its
+    # own variables on, such as SANITIZE, and a sanitizer's additions are not those of the loop.
     subprocess.run(["make", "-s", f"CC={compiler}", "CFLAGS=-O3 -S", f"BUILD={file.parent.parent}", file],
                    cwd=ROOT, env={"PATH": os.environ["PATH"]}, check=True)
     return file.read_text()

@@ -110,17 +110,36 @@ def test_biases_learn(optimizer, tmp_path):
     assert len(biases) == 2 * TINY.layers + 1 and all(bias.any() for bias in biases)
 
 
-def test_only_matrices_of_the_layers_decay():
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_only_matrices_of_the_layers_decay(optimizer):
     """One step without any gradient: what decays becomes smaller by lr * decay, and nothing else moves."""
     model = train.make_model("layernorm", TINY, 4)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    (optimizer,) = train.make_optimizers(model, replace(TINY, lr=0.5, decay=0.25))
+    optimizers = train.make_optimizers(model, replace(TINY, optimizer=optimizer, lr=0.5, decay=0.25))
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     for name, p in model.named_parameters():
         left = 1 - 0.5 * 0.25 if name.endswith("proj.weight") else 1
         assert torch.allclose(p, left * before[name]), name
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (96, 32), (32, 96)])
+def test_muon_is_that_of_torch(shape):
+    """Step by step, from where ours has come to. torch's rounds to bfloat16, whose precision is 1/256."""
+    torch.manual_seed(8)
+    mine, theirs = (torch.nn.Parameter(torch.randn(shape)) for _ in range(2))
+    optimizers = [train.Muon([mine], lr=0.1, weight_decay=0.5),
+                  torch.optim.Muon([theirs], lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")]
+    for _ in range(5):
+        before = mine.detach().clone()
+        theirs.data.copy_(before)
+        mine.grad = torch.randn(shape)
+        theirs.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+        assert (mine - theirs).norm() < 0.01 * (mine - before).norm()
 
 
 def test_means_of_columns_by_hand():

@@ -4,7 +4,7 @@
     pip install -r train/requirements.txt
     python train/train.py                              # three seeds of each norm, a core for each norm
     python train/train.py --norm rmsnorm --seed 0      # one of them
-    python train/train.py --optimizer muon             # with Muon in place of AdamW
+    python train/train.py --optimizer adamw            # with AdamW in place of Muon
 
 LlamaForCausalLM has RMSNorm; StableLmForCausalLM has LayerNorm with its bias, and is LLaMA otherwise. At the
 same seed both begin with the same matrices and see the same texts in the same order. With --norm prmsnorm it
@@ -42,11 +42,13 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, StableLmConfig, StableLmForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from muon import Muon
 from stories import SENTENCE, Grammar, bits, stories
 
 HERE = Path(__file__).resolve().parent
 BOS, EOS = 1, 2
 NORMS = ("rmsnorm", "layernorm")
+LEARNING_RATES = {"muon": 5e-3, "adamw": 4e-3}
 WHOLE, MIDDLES, TALKS = 0.6, 0.2, 0.2                   # which part of the texts are of each kind
 
 # How a conversation is written, as Zephyr's models have it: a mark for who speaks, what is said, and EOS.
@@ -71,9 +73,9 @@ class Recipe:
     batch: int = 16             # texts a step
     part: int = 4               # of them go through together: the shorter ones need not wait for the longest
     steps: int = 2400           # of a round: up and down goes the learning rate
-    optimizer: str = "adamw"    # or "muon"
-    lr: float = 4e-3
-    decay: float = 0.1          # of the matrices' weights, with AdamW
+    optimizer: str = "muon"     # or "adamw"
+    lr: float = LEARNING_RATES["muon"]
+    decay: float = 0.1          # of the layers' matrices
     warmup: int = 100
     clip: float = 1.0
     held_out: int = 1000        # stories of the validation
@@ -190,16 +192,16 @@ def learning_rate(step, recipe):
 
 
 def make_optimizers(model, recipe):
-    """AdamW (Loshchilov & Hutter 2019), or Muon (Jordan 2024) for the matrices of the layers and Adam for the
-    rest: embeddings, classifier, norms. Only matrices of the layers decay."""
+    """AdamW (Loshchilov & Hutter 2019), or Muon for the matrices of the layers and Adam for the rest:
+    embeddings, classifier, norms. Only matrices of the layers decay."""
     trained = dict(model.named_parameters())
     layers = [p for name, p in trained.items() if name.endswith("proj.weight")]
     rest = [p for name, p in trained.items() if not name.endswith("proj.weight")]
-    if recipe.optimizer == "adamw":
-        groups = [{"params": layers, "weight_decay": recipe.decay}, {"params": rest, "weight_decay": 0.0}]
-        return [torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))]
-    return [torch.optim.Muon(layers, lr=recipe.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.Adam(rest, lr=recipe.lr, betas=(0.9, 0.98))]
+    if recipe.optimizer == "muon":
+        return [Muon(layers, lr=recipe.lr, weight_decay=recipe.decay),
+                torch.optim.Adam(rest, lr=recipe.lr, betas=(0.9, 0.98))]
+    groups = [{"params": layers, "weight_decay": recipe.decay}, {"params": rest, "weight_decay": 0.0}]
+    return [torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))]
 
 
 def column_means(model, norm, recipe, seed):
@@ -319,11 +321,12 @@ def main():
     parser.add_argument("--norm", choices=(*NORMS, "prmsnorm"), action="append",
                         help="one norm (rmsnorm and layernorm)")
     parser.add_argument("--seed", type=int, action="append", help="one seed (0, 1 and 2)")
-    parser.add_argument("--optimizer", choices=("adamw", "muon"), default=Recipe.optimizer)
+    parser.add_argument("--optimizer", choices=LEARNING_RATES, default=Recipe.optimizer)
     parser.add_argument("--steps", type=int, default=Recipe.steps, help=f"steps of a round ({Recipe.steps})")
     parser.add_argument("--rounds", type=int, default=1, help="1; with 2, a finished run goes on for another")
     args = parser.parse_args()
-    recipe, seeds = Recipe(steps=args.steps, optimizer=args.optimizer), args.seed or (0, 1, 2)
+    recipe = Recipe(steps=args.steps, optimizer=args.optimizer, lr=LEARNING_RATES[args.optimizer])
+    seeds = args.seed or (0, 1, 2)
     jobs = [multiprocessing.Process(target=train_all, args=(norm, seeds, recipe, args.rounds))
             for norm in args.norm or NORMS]
     for job in jobs:
