@@ -191,7 +191,7 @@ def test_a_conversation_is_written_as_its_template_says(tokenizer):
 def test_what_is_saved_is_what_was_trained(tmp_path):
     for norm, architecture in zip(train.NORMS, (train.LlamaForCausalLM, train.StableLmForCausalLM)):
         model, report = run(norm, tmp_path)
-        folder = tmp_path / "out" / f"{norm}-adamw-3"
+        folder = tmp_path / "out" / f"{norm}-{TINY.optimizer}-3"
         assert same(model, architecture.from_pretrained(folder))
         config = json.loads((folder / "config.json").read_text())
         assert config["architectures"] == [architecture.__name__]
