@@ -31,7 +31,8 @@ BUILD  := build/$(notdir $(firstword $(CC)))$(if $(OPENMP),-openmp)$(if $(SANITI
 
 SOURCE := $(wildcard *.c kernels/*.c)
 ENGINE := $(patsubst %.c,$(BUILD)/%.o,$(filter-out run.c rmsnorm.c,$(SOURCE))) $(BUILD)/$(NORM).norm.o
-TESTS  := $(patsubst tests/%.c,$(BUILD)/$(NORM)/%,$(wildcard tests/test_*.c))
+C_TESTS := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+TESTS  := $(C_TESTS:%=$(BUILD)/$(NORM)/%)
 
 $(NAME): $(BUILD)/$(NAME) FORCE
 	@cmp -s $< $@ || cp -f $< $@
@@ -115,8 +116,10 @@ test:
 	@$(PYTHON) tests/follow_add_a_norm.py -s
 	@$(MAKE) --no-print-directory PYTEST=tests pytest
 
-test-c: $(NAME) $(TESTS)
-	@for test in $(TESTS); do $$test || { echo "FAILED: $$test"; exit 1; }; done
+test-c: $(NAME) $(TESTS:=.passes)
+
+$(TESTS:=.passes): %.passes: %
+	@$< || { echo "FAILED: $<"; exit 1; }
 
 test-norm: $(NAME) $(BUILD)/$(NORM)/test_rmsnorm
 	@$(BUILD)/$(NORM)/test_rmsnorm
@@ -153,22 +156,23 @@ bench: .venv/ready
 	@.venv/bin/pip install -q --disable-pip-version-check -r bench/requirements.txt
 	@.venv/bin/python bench/compare.py --compiler "$$($(CC) --version | head -n 1), $(CFLAGS)" $(BENCH)
 
-# libFuzzer, from corpora of small good files and damaged ones.
+# libFuzzer, from corpora of small good files and damaged ones; make -j 2 runs two targets side by side.
 SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz: .venv/ready
-	@mkdir -p build/fuzz
 	@.venv/bin/python tests/fuzz/seeds.py build/fuzz/seeds
-	@for target in $(FUZZERS); do \
-	    clang -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	        tests/fuzz/$$target.c $(filter-out run.c,$(SOURCE)) -o build/fuzz/$$target -lm -lpthread && \
-	    mkdir -p build/fuzz/$$target.found && echo "$$target: $(SECONDS) s" && \
-	    build/fuzz/$$target build/fuzz/$$target.found build/fuzz/seeds/$${target#fuzz_} -max_total_time=$(SECONDS) \
-	        -timeout=10 -rss_limit_mb=2048 -max_len=65536 -dict=tests/fuzz/gguf.dict \
-	        -artifact_prefix=build/fuzz/ > build/fuzz/$$target.log 2>&1 \
-	        || { tail -n 30 build/fuzz/$$target.log; exit 1; }; \
-	    tail -n 1 build/fuzz/$$target.log; \
-	done
+	@$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined CFLAGS=-O1 $(FUZZERS)
+
+$(FUZZERS): %: $(BUILD)/fuzz/%
+	@mkdir -p build/fuzz/$@.found && echo "$@: $(SECONDS) s"
+	@$< build/fuzz/$@.found build/fuzz/seeds/$(@:fuzz_%=%) -max_total_time=$(SECONDS) -timeout=10 \
+	    -rss_limit_mb=2048 -max_len=65536 -dict=tests/fuzz/gguf.dict -artifact_prefix=build/fuzz/ \
+	    > build/fuzz/$@.log 2>&1 || { tail -n 30 build/fuzz/$@.log; exit 1; }
+	@tail -n 1 build/fuzz/$@.log
+
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) -fsanitize=fuzzer $^ -o $@ -lm -lpthread
 
 .venv/ready: tests/requirements.txt requirements.txt
 	$(PYTHON) -m venv .venv
@@ -186,6 +190,6 @@ clean:
 	rm -rf build run run-layernorm run-prmsnorm run-nonorm
 
 FORCE:
-.PHONY: FORCE demo ablate smollm2 install test test-c test-norm pytest conformance parity peers bench bench-norm fuzz clean
+.PHONY: FORCE demo ablate smollm2 install test test-c test-norm pytest conformance parity peers bench bench-norm fuzz $(TESTS:=.passes) $(FUZZERS) clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)
