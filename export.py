@@ -4,10 +4,12 @@
                                          [--verify]
     python3 export.py SOURCE --to hf DIR [--type f32|f16|bf16]
 
-SOURCE is a Hugging Face folder or the name of one on the hub, a checkpoint of llama2.c (.pt, or .bin of any
-version) with its tokenizer beside it, or a GGUF file. Without --type, weights keep the type that they have.
+SOURCE is a Hugging Face folder, with --hub the name of one on the hub, a checkpoint of llama2.c (.pt, or .bin
+of any version) with its tokenizer beside it, or a GGUF file. Without --type, weights keep the type that they
+have.
 
 What changes the result is carried over, or refused by name. A file has its name when it is whole, not before.
+No source is trusted (SECURITY.md): what it holds is read within bounds, and nothing of it is run.
 convert/ reads and writes the formats; model.py there is where to start.
 """
 
@@ -19,11 +21,12 @@ from pathlib import Path
 
 try:
     from convert.center import center
+    from convert.files import check_regular
     from convert.fold import fold
     from convert.gguf_files import TYPES, read_gguf, write_gguf
     from convert.huggingface import read_folder
     from convert.llama2c import read_bin, read_pt
-    from convert.model import Refused
+    from convert.model import Refused, notes, printable
     from convert.to_huggingface import write_folder
     from convert.verify import compute_by_engine, compute_by_transformers, verify
 except ImportError as error:
@@ -41,17 +44,18 @@ def download(name):
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise Refused(f"{name}: no such file here; to look on the hub, pip install huggingface_hub")
+        raise Refused(f"{name}: to look on the hub, pip install huggingface_hub")
     try:
         return Path(snapshot_download(name, ignore_patterns=["*/*", "consolidated*"],
                                       allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"]))
     except Exception as error:                          # of many kinds: the network's, the hub's, the disk's
-        raise Refused(f"{name}: no such file here, and the hub says: {str(error).splitlines()[0]}")
+        raise Refused(f"{name}: the hub says: {(str(error) or type(error).__name__).splitlines()[0]}")
 
 
 def read_path(path, tokenizer):
     if path.is_dir():
         return read_folder(path)
+    check_regular(path)
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"GGUF":
@@ -63,8 +67,11 @@ def read_path(path, tokenizer):
     raise Refused(f"{path}: neither a folder, nor a .gguf, .bin or .pt")
 
 
-def read_source(source, tokenizer):
-    from_hub = not Path(source).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", source)
+def read_source(source, tokenizer, from_hub):
+    """The network is asked when the user asks for it, not where a name has been mistyped."""
+    if not from_hub and not os.path.lexists(source):
+        hint = "; for a model on the hub, --hub" if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else ""
+        raise Refused(f"{source}: there is no such file or folder{hint}")
     model = read_path(download(source) if from_hub else Path(source), tokenizer)
     if from_hub:
         model.keys["general.name"] = Path(source).name
@@ -79,15 +86,29 @@ def export_gguf(options, model):
         raise Refused(f"{options.output}: a folder; for one of Hugging Face's, --to hf DIR")
     if options.output.exists() and not options.output.is_file():
         raise Refused(f"{options.output}: not a regular file, and a GGUF file would take its place")
-    read = [path for path in (Path(options.source), options.tokenizer) if path and path.exists()]
+    inside = (path for path in Path(options.source).glob("*") if path.suffix != ".gguf")
+    read = [path for path in (Path(options.source), options.tokenizer, *inside) if path and path.exists()]
     if options.output.exists() and any(options.output.samefile(path) for path in read):
         raise Refused(f"{options.output} would be written over what is read")
     partial = options.output.with_name(f"{options.output.name}.partial")
     try:
+        partial.unlink(missing_ok=True)                 # of a run that was killed, or a link elsewhere
+        partial.open("xb").close()
         write_gguf(partial, model, TYPES.get(options.type))
         os.replace(partial, options.output)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def size_of(path):
+    files = [path] if path.is_file() else path.iterdir()
+    return sum(file.stat().st_size for file in files)
+
+
+def say_what_was_written(path, model):
+    tokens = len(model.get("tokenizer.ggml.tokens", []))
+    print(printable(f"{path}: {model.architecture}, {model.need('*.block_count')} layers, "
+                    f"{len(model.tensors)} tensors, {tokens} tokens, {size_of(path) / 1e6:.1f} MB"))
 
 
 def check(options, model):
@@ -114,7 +135,8 @@ def check(options, model):
 def parse(arguments):
     parser = argparse.ArgumentParser(prog="export", description=__doc__.split("\n\n")[0].split(" - ")[1],
                                      allow_abbrev=False)
-    parser.add_argument("source", help="a folder, a name on the hub, a .gguf, .bin or .pt")
+    parser.add_argument("source", help="a folder, a .gguf, .bin or .pt")
+    parser.add_argument("--hub", action="store_true", help="the source is a name on the hub: fetch it")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.gguf", help="the GGUF file to write")
     parser.add_argument("--to", nargs=2, metavar=("hf", "DIR"), help="write a Hugging Face folder instead")
     parser.add_argument("--type", choices=TYPES, help="of the matrices (default: as they are)")
@@ -149,8 +171,9 @@ def parse(arguments):
 
 def main(arguments=None):
     options = parse(arguments)
+    notes.clear()
     try:
-        model = read_source(options.source, options.tokenizer)
+        model = read_source(options.source, options.tokenizer, options.hub)
         if options.center:
             center(model)
         if options.fold:
@@ -159,18 +182,24 @@ def main(arguments=None):
             write_folder(Path(options.to[1]), model, TYPES.get(options.type))
         else:
             export_gguf(options, model)
+        for text in notes:
+            print(f"export: note: {printable(text)}", file=sys.stderr)
+        say_what_was_written(options.output or Path(options.to[1]), model)
         if options.verify and not check(options, model):
             sys.exit(1)
     except Refused as error:
-        sys.exit(f"export: {error}")
+        refuse(str(error))
     except OSError as error:
-        sys.exit(f"export: {error.filename or options.output or options.to[1]}: {error.strerror or error}")
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # Where a number is wanted stands a list, or the like: nobody can foresee all that a file may hold.
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        sys.exit(f"export: {options.source}: something in it is not as it should be ({what})")
+        refuse(f"{error.filename or options.output or options.to[1]}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        # Where a number is expected stands a list, or the like: nobody can foresee all that a file may hold.
+        refuse(f"{options.source}: something in it is not as it should be ({type(error).__name__}: {error})")
+
+
+def refuse(sentence):
+    sys.exit(f"export: {printable(sentence)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""gguf_files.py - read and write GGUF: what lies where by the `gguf` package, the numbers row by row."""
+"""gguf_files.py - read and write GGUF: formats and writer by the `gguf` package, the numbers row by row."""
 
 import logging
+import math
+import mmap
 import os
+import shutil
 
 import gguf
 import numpy as np
@@ -9,7 +12,8 @@ from gguf import GGMLQuantizationType as Type, GGUFValueType, LlamaFileType as F
 from gguf.gguf_writer import GGUFValue
 from tqdm import tqdm
 
-from .model import Model, Refused, note, stored
+from .files import MAX_DIM, MAX_INT, MAX_VOCAB, expect_number
+from .model import Model, Refused, note, printable, stored
 
 ARCHITECTURES = ["llama", "stablelm"]
 TYPES = {"f32": Type.F32, "f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0, "q4_0": Type.Q4_0,
@@ -23,43 +27,122 @@ logging.getLogger("gguf").setLevel(logging.ERROR)
 # ---------------------------------------------------------------------------- reading
 
 
-def text(part):
-    """Tokens may be bytes of no character: they stay bytes."""
-    data = bytes(part)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data
+NUMBERS = {GGUFValueType.UINT8: "<u1", GGUFValueType.INT8: "<i1", GGUFValueType.UINT16: "<u2",
+           GGUFValueType.INT16: "<i2", GGUFValueType.UINT32: "<u4", GGUFValueType.INT32: "<i4",
+           GGUFValueType.FLOAT32: "<f4", GGUFValueType.BOOL: "?", GGUFValueType.UINT64: "<u8",
+           GGUFValueType.INT64: "<i8", GGUFValueType.FLOAT64: "<f8"}
+MAX_PAIRS, MAX_TENSORS = 1 << 16, 1 << 18
 
 
-def value_of(field):
-    kind, item = field.types[0], field.types[-1]
-    if item == GGUFValueType.STRING:
-        found = [text(field.parts[at]) for at in field.data]
-        value = found if kind == GGUFValueType.ARRAY else found[0]
-    else:
-        value = field.contents()
-    return GGUFValue(value, kind, item if kind == GGUFValueType.ARRAY else None)
+class Cursor:
+    """Moves through a file. IndexError: what it is asked for does not lie in it. The reader of the `gguf`
+    package needs some hundred bytes of memory for each byte of a list."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, size):
+        if size > len(self.data) - self.at:
+            raise IndexError("it ends inside its header")
+        self.at += size
+        return self.data[self.at - size:self.at]
+
+    def numbers(self, kind, count):
+        dtype = np.dtype(NUMBERS[kind])
+        return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
+
+    def u32(self):
+        return int.from_bytes(self.take(4), "little")
+
+    def u64(self):
+        return int.from_bytes(self.take(8), "little")
+
+    def string(self):
+        """Tokens may be bytes of no character: they stay bytes."""
+        data = self.take(self.u64())
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return data
+
+    def values(self, kind, count):
+        if kind == GGUFValueType.STRING:
+            if count > MAX_VOCAB:
+                raise ValueError(f"a list of {count} texts")
+            return [self.string() for _ in range(count)]
+        return self.numbers(kind, count)
+
+    def value(self):
+        kind = GGUFValueType(self.u32())
+        if kind != GGUFValueType.ARRAY:
+            return GGUFValue(self.values(kind, 1)[0], kind)
+        item = GGUFValueType(self.u32())
+        return GGUFValue(self.values(item, self.u64()), kind, item)
+
+    def tensor(self):
+        """(name, shape, type, where it lies behind the header)"""
+        name, dims = self.string(), self.u32()
+        if not isinstance(name, str) or not 1 <= dims <= 4:
+            raise ValueError(f"a tensor {name!r:.100} of {dims} dimensions")
+        shape = tuple(self.u64() for _ in range(dims))[::-1]
+        return name, shape, Type(self.u32()), self.u64()
+
+
+def read_header(path, data):
+    """(keys, tensors, where the numbers begin)"""
+    cursor = Cursor(data)
+    cursor.take(4)
+    version, n_tensors, n_pairs = cursor.u32(), cursor.u64(), cursor.u64()
+    if version in (2 << 24, 3 << 24):
+        raise Refused(f"{path}: its numbers have the other byte order")
+    if version not in (2, 3):
+        raise Refused(f"{path}: GGUF of version {version}; 2 and 3 can be read")
+    if n_pairs > MAX_PAIRS or n_tensors > MAX_TENSORS:
+        raise Refused(f"{path}: {n_pairs} keys and {n_tensors} tensors; at most {MAX_PAIRS} and "
+                      f"{MAX_TENSORS} can be read")
+    keys = {}
+    for _ in range(n_pairs):
+        key = cursor.string()
+        if not isinstance(key, str) or key in keys:
+            raise Refused(f"{path}: the key {key!r:.100} stands there twice, or is no text")
+        keys[key] = cursor.value()
+    tensors = [cursor.tensor() for _ in range(n_tensors)]
+    alignment = keys.pop("general.alignment", GGUFValue(32, None)).value
+    expect_number(path, "general.alignment", alignment, 1, MAX_DIM)
+    return keys, tensors, -(-cursor.at // alignment) * alignment
+
+
+def check_tensor(path, name, shape, type, at, size):
+    per_block, block_bytes = gguf.GGML_QUANT_SIZES[type]
+    numbers = math.prod(shape)
+    if min(shape) < 1 or shape[-1] % per_block:
+        raise Refused(f"{path}: the tensor {name} of {type.name} has the shape {shape}")
+    if at + numbers // per_block * block_bytes > size:
+        raise Refused(f"{path}: the tensor {name} ends behind the file, is the download complete?")
 
 
 def read_gguf(path):
     try:
-        with np.errstate(over="ignore"):                # of offsets: beyond the file in any case
-            reader = gguf.GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            keys, tensors, start = read_header(path, data)
+            size = len(data)
+    except (ValueError, IndexError, KeyError) as error:
         raise Refused(f"{path}: it cannot be read to its end, is the download complete? ({error})")
-    if reader.byte_order == "S":
-        raise Refused(f"{path}: its numbers have the other byte order")
-    skipped = ("GGUF.", "general.alignment")
-    model = Model({key: value_of(field) for key, field in reader.fields.items()
-                   if not key.startswith(skipped)})
-    if model.get("split.count", 0) > 1:
+    model = Model(keys)
+    if expect_number(path, "split.count", model.get("split.count", 0), 0, MAX_INT) > 1:
         raise Refused(f"{path}: one part of a split model: join them with llama-gguf-split --merge")
     if model.architecture not in ARCHITECTURES:
-        raise Refused(f"{path}: the architecture {model.architecture}; {', '.join(ARCHITECTURES)} are known")
-    for t in reader.tensors:
-        shape = tuple(int(n) for n in reversed(t.shape))
-        model.tensors.append(stored(t.name, path, int(t.data_offset), shape, t.tensor_type))
+        raise Refused(f"{path}: the architecture {model.architecture!s:.100}; {', '.join(ARCHITECTURES)} are "
+                      "known")
+    for name, shape, type, offset in tensors:
+        check_tensor(path, name, shape, type, start + offset, size)
+        model.tensors.append(stored(name, path, start + offset, shape, type))
+    if len({t.name for t in model.tensors}) < len(model.tensors):
+        raise Refused(f"{path}: two tensors of one name")
+    layers = len({t.name.split(".")[1] for t in model.tensors if t.name.startswith("blk.")})
+    if (said := model.need("*.block_count")) != layers:
+        raise Refused(f"{path}: {model.architecture}.block_count is {said!r:.100}, and there are tensors of "
+                      f"{layers} layers")
     return model
 
 
@@ -123,13 +206,25 @@ def add_keys(writer, model, types):
         writer.add_key_value(key, value.value, value.type, value.sub_type)
 
 
+def bytes_of(tensor, type):
+    per_block, block_bytes = gguf.GGML_QUANT_SIZES[type]
+    return math.prod(tensor.shape) // per_block * block_bytes
+
+
+def check_room(folder, n_bytes):
+    """A small file may say that it is a large one, most of which is a hole."""
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise Refused(f"{folder}: {n_bytes / 1e9:.1f} GB are to be written, and {free / 1e9:.1f} GB are free")
+
+
 def write_gguf(path, model, wanted):
     types = choose_types(model.tensors, wanted)
+    check_room(path.parent, sum(bytes_of(t, types[t.name]) for t in model.tensors))
     writer = gguf.GGUFWriter(path, model.architecture)
     add_keys(writer, model, types)
     for t in model.tensors:
-        per_block, block_bytes = gguf.GGML_QUANT_SIZES[types[t.name]]
-        writer.add_tensor_info(t.name, t.shape, np.float32, int(np.prod(t.shape)) // per_block * block_bytes,
+        writer.add_tensor_info(t.name, t.shape, np.float32, bytes_of(t, types[t.name]),
                                raw_dtype=types[t.name])
     writer.write_header_to_file()
     [file] = writer.fout
@@ -159,5 +254,5 @@ class Progress(tqdm):
                          disable=None, dynamic_ncols=True)
 
     def advance(self, tensor, rows):
-        self.set_description(tensor.name, refresh=False)
+        self.set_description(printable(tensor.name), refresh=False)
         self.update(4 * (rows.stop - rows.start) * int(np.prod(tensor.shape[1:])))

@@ -4,18 +4,19 @@ What a config.json leaves out has the default of `transformers`. What would chan
 the engine does not compute is refused by name.
 """
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from gguf.utility import SafetensorsLocal
 from safetensors import SafetensorError, safe_open
 
+from .files import (MAX_DIM, MAX_INT, MAX_LAYERS, MAX_VOCAB, expect, expect_number, find, find_shard,
+                    max_bytes, parse_json, read_json, read_text)
 from .model import Model, Refused, computed, note, pairs_from_halves, stored
-from .vocabulary import UNKNOWN, read_sentencepiece, read_tokenizer_json, tokens_around
+from .vocabulary import (UNKNOWN, added_tokens, expect_token, read_sentencepiece, read_tokenizer_json,
+                         tokens_around)
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama",
                  "StableLmForCausalLM": "stablelm"}
@@ -35,31 +36,18 @@ TOP_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "l
 DTYPES = {"F32": Type.F32, "F16": Type.F16, "BF16": Type.BF16}
 
 
-def read_json(path, needed=True):
-    if not path.is_file() and not needed:
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Refused(f"{path}: there is no such file")
-    except ValueError as error:
-        raise Refused(f"{path}: no JSON ({error})")
-    if not isinstance(found, dict):
-        raise Refused(f"{path}: an object is wanted")
-    return found
-
-
 # ---------------------------------------------------------------------------- config.json
 
 
 class Config:
     """config.json, with the defaults of its architecture, and complaints about what makes no sense."""
 
-    def __init__(self, path):
-        self.path, self.values = path, read_json(path)
-        self.name = (self.values.get("architectures") or ["none"])[0]
-        if self.name not in ARCHITECTURES:
-            raise Refused(f"{path}: the architecture {self.name}; {', '.join(ARCHITECTURES)} are known")
+    def __init__(self, folder):
+        self.path, self.values = folder / "config.json", read_json(folder, "config.json")
+        self.name, *_ = expect(self.path, "architectures", self.values.get("architectures") or ["none"], list)
+        if self.name not in list(ARCHITECTURES):
+            raise Refused(f"{self.path}: the architecture {self.name!s:.100}; {', '.join(ARCHITECTURES)} are "
+                          "known")
         self.stablelm = ARCHITECTURES[self.name] == "stablelm"
 
     def get(self, key, fallback=None):
@@ -67,15 +55,11 @@ class Config:
         value = self.values[key] if key in self.values else DEFAULTS[self.name].get(key)
         return fallback if value is None else value
 
-    def number(self, key, fallback=None, kind=int):
-        value = self.get(key, fallback)
-        known = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not known or value <= 0 or value != kind(value):
-            raise Refused(f"{self.path}: {key} is {value!r}; a number is wanted")
-        return kind(value)
+    def number(self, key, fallback=None, high=MAX_DIM):
+        return expect_number(self.path, key, self.get(key, fallback), 1, high)
 
     def refuse(self, key, why):
-        raise Refused(f"{self.path}: {key} is {self.get(key)!r}: {why}")
+        raise Refused(f"{self.path}: {key} is {self.get(key)!r:.100}: {why}")
 
 
 def refuse_what_does_not_run(c):
@@ -85,7 +69,8 @@ def refuse_what_does_not_run(c):
     if c.get("hidden_act", "silu") not in ("silu", "swish"):
         c.refuse("hidden_act", "silu can be run")
     window = c.get("sliding_window") if c.name == "MistralForCausalLM" else None
-    if window and window < c.number("max_position_embeddings"):
+    length = c.number("max_position_embeddings", high=MAX_INT)
+    if window and c.number("sliding_window", high=MAX_INT) < length:
         c.refuse("sliding_window", "attention that sees only so far back cannot be run")
 
 
@@ -96,28 +81,34 @@ SCALINGS = {"default": [], "linear": ["factor"],
 
 def read_rope(c, head_dim):
     """Its keys, and what the frequencies are to be divided by, if each by another number."""
-    rope = {**(c.get("rope_scaling") or c.get("rope_parameters") or {})}    # before transformers 5, and since
+    given = c.get("rope_scaling") or c.get("rope_parameters") or {}         # before transformers 5, and since
+    rope = dict(expect(c.path, "rope_scaling or rope_parameters", given, dict))
     older = rope.pop("type", "default")
     kind = rope.pop("rope_type", older)
     part = rope.pop("partial_rotary_factor", c.get("partial_rotary_factor", 1.0))
     theta = rope.pop("rope_theta", c.get("rope_theta", 10000.0))
-    if kind not in SCALINGS:
-        raise Refused(f"{c.path}: RoPE scaling of the kind {kind!r}: none, linear and llama3 can be run")
-    if not all(isinstance(value, (int, float)) for value in (part, theta, *rope.values())):
-        raise Refused(f"{c.path}: RoPE as {dict(rope, rope_theta=theta)}: numbers are wanted")
+    if kind not in list(SCALINGS):
+        raise Refused(f"{c.path}: RoPE scaling of the kind {kind!r:.100}: none, linear and llama3 can be run")
+    part = expect_number(c.path, "partial_rotary_factor", part, 0, 1, float)
+    theta = expect_number(c.path, "rope_theta", theta, 1e-3, 1e15, float)
     if kind == "llama3":
-        original = rope.get("original_max_position_embeddings") or c.number("max_position_embeddings")
-        rope["original_max_position_embeddings"] = c.number("original_max_position_embeddings", original)
+        original = rope.get("original_max_position_embeddings") or c.get("max_position_embeddings")
+        rope["original_max_position_embeddings"] = c.number("original_max_position_embeddings", original,
+                                                            MAX_INT)
     else:
         rope.pop("original_max_position_embeddings", None)              # of no effect there
     if kind != "default" and sorted(rope) != SCALINGS[kind]:
         raise Refused(f"{c.path}: RoPE scaling of the kind {kind!r} by {sorted(rope)}; {SCALINGS[kind]} are "
-                      "wanted")
+                      "expected")
+    for key in SCALINGS[kind]:
+        expect_number(c.path, f"{key} of RoPE's scaling", rope[key], 1e-3, MAX_INT, float)
+    if kind == "llama3" and rope["high_freq_factor"] <= rope["low_freq_factor"]:
+        raise Refused(f"{c.path}: high_freq_factor of RoPE's scaling is not above low_freq_factor")
     rope_dim = int(head_dim * part)
-    if rope_dim != head_dim and not c.stablelm or rope_dim % 2:
+    if rope_dim != head_dim and not c.stablelm or rope_dim % 2 or rope_dim < 2:
         raise Refused(f"{c.path}: partial_rotary_factor is {part}: for {c.name} and heads of {head_dim} that "
                       "cannot be run")
-    keys = {"*.rope.dimension_count": rope_dim, "*.rope.freq_base": float(theta)}
+    keys = {"*.rope.dimension_count": rope_dim, "*.rope.freq_base": theta}
     if kind == "linear":
         keys |= {"*.rope.scaling.type": "linear", "*.rope.scaling.factor": float(rope["factor"])}
     return keys, llama3_factors(theta, rope_dim, **rope) if kind == "llama3" else None
@@ -127,7 +118,7 @@ def llama3_factors(theta, rope_dim, factor, low_freq_factor, high_freq_factor,
                    original_max_position_embeddings):
     """Llama 3.1: what turns often enough over the original context stays, what turns too seldom is slowed
     down by the factor, and between the two one goes over into the other."""
-    frequencies = float(theta) ** (-np.arange(0, rope_dim, 2) / rope_dim)
+    frequencies = theta ** (-np.arange(0, rope_dim, 2) / rope_dim)
     turns = original_max_position_embeddings * frequencies / (2 * math.pi)
     fast = np.clip((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
     return 1 / (fast + (1 - fast) / factor)
@@ -142,22 +133,24 @@ def read_config(c):
         raise Refused(f"{c.path}: {heads} heads of queries and {kv_heads} of keys and values in a width of "
                       f"{dim}: one of them is wrong")
     head_dim = c.number("head_dim", dim // heads)
+    if heads * head_dim > MAX_DIM:
+        raise Refused(f"{c.path}: {heads} heads of {head_dim} are wider than {MAX_DIM}")
     ours, theirs = "layer_norm_rms_epsilon", "rms_norm_eps"
     if c.stablelm:
         ours, theirs = "layer_norm_epsilon", "layer_norm_eps"
     keys = {
         "general.architecture": ARCHITECTURES[c.name],
-        "general.name": Path(c.get("_name_or_path") or c.path.resolve().parent.name).name,
-        "*.context_length": c.number("max_position_embeddings"),
+        "general.name": Path(str(c.get("_name_or_path") or c.path.parent.resolve().name)).name[:100],
+        "*.context_length": c.number("max_position_embeddings", high=MAX_INT),
         "*.embedding_length": dim,
-        "*.block_count": c.number("num_hidden_layers"),
+        "*.block_count": c.number("num_hidden_layers", high=MAX_LAYERS),
         "*.feed_forward_length": c.number("intermediate_size"),
         "*.attention.head_count": heads,
         "*.attention.head_count_kv": kv_heads,
         "*.attention.key_length": head_dim,
         "*.attention.value_length": head_dim,
-        f"*.attention.{ours}": c.number(theirs, kind=float),
-        "*.vocab_size": c.number("vocab_size"),
+        f"*.attention.{ours}": expect_number(c.path, theirs, c.get(theirs), 1e-30, 1, float),
+        "*.vocab_size": c.number("vocab_size", high=MAX_VOCAB),
     }
     if c.stablelm:
         keys["*.use_parallel_residual"] = False
@@ -170,7 +163,8 @@ def read_config(c):
 
 def shapes_of(c, heads, kv_heads, head_dim):
     """{name: shape} of every weight that there has to be."""
-    dim, hidden, rows = c.number("hidden_size"), c.number("intermediate_size"), c.number("vocab_size")
+    dim, hidden = c.number("hidden_size"), c.number("intermediate_size")
+    rows, layers = c.number("vocab_size", high=MAX_VOCAB), c.number("num_hidden_layers", high=MAX_LAYERS)
     q_dim, kv_dim = heads * head_dim, kv_heads * head_dim
     matrices = {"attn_q": (q_dim, dim), "attn_k": (kv_dim, dim), "attn_v": (kv_dim, dim),
                 "attn_output": (dim, q_dim), "ffn_gate": (hidden, dim), "ffn_up": (hidden, dim),
@@ -183,7 +177,7 @@ def shapes_of(c, heads, kv_heads, head_dim):
         biased |= {"attn_q", "attn_k", "attn_v", "attn_output"} if c.get("attention_bias") else set()
         biased |= {"ffn_gate", "ffn_up", "ffn_down"} if c.get("mlp_bias") else set()
     names = {f"model.layers.{layer}.{theirs}": ours
-             for layer in range(c.number("num_hidden_layers")) for theirs, ours in LAYER_NAMES.items()}
+             for layer in range(layers) for theirs, ours in LAYER_NAMES.items()}
     shapes = {}
     for theirs, ours in (TOP_NAMES | names).items():
         shapes[f"{theirs}.weight"] = matrices.get(ours, (dim,))
@@ -205,38 +199,90 @@ def is_made_anew(name):
     return name.endswith("rotary_emb.inv_freq")
 
 
+MAX_HEADERS = max_bytes()    # bytes, of all files together
+OTHER_WEIGHTS = {
+    "pytorch_model*.bin*": "pickled by PyTorch, which may run a program when it is read: save them as "
+                           "safetensors (by transformers, from_pretrained and save_pretrained)",
+    "adapter_model*": "an adapter (LoRA), which is no model: merge it into its own (by peft, "
+                      "merge_and_unload)",
+    "consolidated*": "Meta's or Mistral's own: take the folder of the same model for transformers",
+    "*.gguf": "GGUF already: name that file, not its folder",
+    "*.h5": "TensorFlow's: save them as safetensors",
+    "*.msgpack": "Flax's: save them as safetensors",
+}
+
+
+def refuse_without_weights(folder):
+    for pattern, what in OTHER_WEIGHTS.items():
+        for path in sorted(folder.glob(pattern)):
+            raise Refused(f"{folder}: there is no model.safetensors; the weights of {path.name} are {what}")
+    raise Refused(f"{folder}: there is no model.safetensors, and the model is not whole without it")
+
+
+def read_header(path, room):
+    """({name: (type, shape, where its numbers begin)} of a safetensors file, bytes that its header has)"""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > room:
+            raise Refused(f"{path}: a header of {size} bytes: no safetensors file, or of more tensors than "
+                          "any model has")
+        data = file.read(size)
+    try:
+        with safe_open(path, "numpy"):                  # which checks the header, and the size
+            header = parse_json(path, data)
+    except (SafetensorError, ValueError) as error:
+        raise Refused(f"{path}: no whole safetensors file, is the download complete? ({error})")
+    header.pop("__metadata__", None)
+    return {name: (t["dtype"], tuple(t["shape"]), 8 + size + t["data_offsets"][0])
+            for name, t in header.items()}, size
+
+
 def read_safetensors(folder):
-    """{name: Tensor} of all that lies there, in one file or in several."""
-    index = folder / "model.safetensors.index.json"
-    wanted = read_json(index).get("weight_map", {}) if index.is_file() else {}
-    paths = [folder / name for name in sorted(set(wanted.values()))] or [folder / "model.safetensors"]
-    found = {}
+    """{name: Tensor} of all that lies there, in one file or in several; one goes first, as for
+    transformers."""
+    index, wanted = folder / "model.safetensors.index.json", {}
+    if one := find(folder, "model.safetensors"):
+        paths = [one]
+    elif find(folder, index.name):
+        wanted = expect(index, "weight_map", read_json(folder, index.name).get("weight_map"), dict)
+        names = [expect(index, "a name in weight_map", name, str) for name in wanted.values()]
+        paths = [find_shard(folder, index, name) for name in dict.fromkeys(names)]
+    else:
+        refuse_without_weights(folder)
+    found, room = {}, MAX_HEADERS
     for path in paths:
-        if not path.is_file():
-            raise Refused(f"{path}: there is no such file, and the model is not whole without it")
-        try:
-            with safe_open(path, "numpy"):              # which checks the header, and the size
-                tensors = SafetensorsLocal(path).tensors
-        except (SafetensorError, ValueError) as error:
-            raise Refused(f"{path}: no whole safetensors file, is the download complete? ({error})")
-        for name, t in tensors.items():
+        header, size = read_header(path, room)
+        room -= size
+        for name, (dtype, shape, at) in header.items():
             if is_made_anew(name):
                 continue
-            if t.dtype not in DTYPES:
-                raise Refused(f"{path}: {name} holds {t.dtype} numbers; {', '.join(DTYPES)} can be read")
-            found[name] = stored(name, path, t.data_range.offset, t.shape, DTYPES[t.dtype])
+            if dtype not in DTYPES:
+                raise Refused(f"{path}: {name} holds {dtype} numbers; {', '.join(DTYPES)} can be read")
+            if name in found:
+                raise Refused(f"{path}: {name} stands in another file, too")
+            found[name] = stored(name, path, at, shape, DTYPES[dtype])
     if missing := [name for name in wanted if name not in found and not is_made_anew(name)]:
         raise Refused(f"{folder / wanted[missing[0]]}: the weight {missing[0]} is missing")
     return found
+
+
+def check_layers(c, found):
+    """Before a name is made for every weight of every layer."""
+    layers = {name.split(".")[2] for name in found if name.startswith("model.layers.")}
+    if len(layers) != c.number("num_hidden_layers", high=MAX_LAYERS):
+        raise Refused(f"{c.path}: num_hidden_layers is {c.get('num_hidden_layers')}, and there are weights "
+                      f"of {len(layers)}")
 
 
 def same_numbers(a, b):
     return a.shape == b.shape and all(np.array_equal(a.read(rows), b.read(rows)) for rows in a.chunks())
 
 
-def read_weights(c, folder, shapes):
+def read_weights(c, folder, heads, kv_heads, head_dim):
     """{name: Tensor}, checked: nothing is missing, nothing is left."""
     found = read_safetensors(folder)
+    check_layers(c, found)
+    shapes = shapes_of(c, heads, kv_heads, head_dim)
     if c.get("tie_word_embeddings"):
         # As in transformers: where both are there and differ, they are not one.
         both = "lm_head.weight" in found and "model.embed_tokens.weight" in found
@@ -254,49 +300,48 @@ def read_weights(c, folder, shapes):
         if name not in found:
             raise Refused(f"{folder}: the weight {name} is missing")
         if found[name].shape != shape:
-            raise Refused(f"{folder}: {name} has the shape {found[name].shape}, config.json wants {shape}")
+            raise Refused(f"{folder}: {name} has the shape {found[name].shape}; {shape} is expected by "
+                          "config.json")
     return {name: found[name] for name in shapes}
 
 
 # ---------------------------------------------------------------------------- the vocabulary
 
 
-def is_byte_level(path):
-    return path.is_file() and not (read_json(path).get("model") or {}).get("byte_fallback")
-
-
-def read_tokens(c, folder, settings):
+def read_tokens(c, folder, settings, rows):
     """Of tokenizer.json if it is byte-level; otherwise tokenizer.model, which has the scores, goes first."""
-    as_json, as_model = folder / "tokenizer.json", folder / "tokenizer.model"
-    if is_byte_level(as_json) or as_json.is_file() and not as_model.is_file():
-        return read_tokenizer_json(as_json, c.stablelm)
-    if not as_model.is_file():
-        raise Refused(f"{folder}: no tokenizer; tokenizer.json or tokenizer.model is wanted")
-    vocabulary = read_sentencepiece(as_model)
-    if as_json.is_file():
-        data = read_json(as_json)
-        added = [(t["id"], t["content"], t.get("special", False)) for t in data.get("added_tokens") or []]
+    path, as_model = folder / "tokenizer.json", find(folder, "tokenizer.model")
+    data = read_json(folder, path.name, False, rows)
+    if data and (not as_model or not expect(path, "model", data.get("model"), dict).get("byte_fallback")):
+        return read_tokenizer_json(path, data, c.stablelm)
+    if not as_model:
+        raise Refused(f"{folder}: no tokenizer; tokenizer.json or tokenizer.model is expected")
+    vocabulary = read_sentencepiece(as_model, rows)
+    if data:
+        added = [(t["id"], t["content"], t.get("special", False)) for t in added_tokens(path, data)]
         vocabulary.around = tokens_around(data.get("post_processor"))
     else:
-        decoder = settings.get("added_tokens_decoder") or {}
-        added = [(int(id), t["content"], t.get("special", False)) for id, t in decoder.items()]
+        decoder = expect(folder, "added_tokens_decoder", settings.get("added_tokens_decoder") or {}, dict)
+        added = [(int(id) if id.isdecimal() and len(id) < 10 else id, t["content"], t.get("special", False))
+                 for id, t in decoder.items() if expect_token(folder, t)]
         known = {text for _, text, _ in added}
-        added += [(id, text, False) for text, id in read_json(folder / "added_tokens.json", False).items()
-                  if text not in known]
+        more = read_json(folder, "added_tokens.json", False, rows)
+        added += [(id, text, False) for text, id in more.items() if text not in known]
     vocabulary.add_tokens(added)
     return vocabulary
 
 
 def chat_template(folder, settings):
     """As `transformers` looks for it: a file of its own goes first."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    alone = read_json(folder / "chat_template.json", False)
+    if path := find(folder, "chat_template.jinja"):
+        return read_text(path)
+    alone = read_json(folder, "chat_template.json", False)
     found = alone.get("chat_template") or settings.get("chat_template")
     if isinstance(found, list):
-        found = {one["name"]: one["template"] for one in found}
-    return found.get("default") if isinstance(found, dict) else found
+        found = {str(one.get("name")): one.get("template") for one in found
+                 if expect(folder, "a chat_template", one, dict)}
+    found = found.get("default") if isinstance(found, dict) else found
+    return found and expect(folder, "chat_template", found, str)
 
 
 def special_ids(c, vocabulary, settings):
@@ -304,13 +349,15 @@ def special_ids(c, vocabulary, settings):
     for name in ("bos", "eos", "unk", "pad"):
         text = settings.get(f"{name}_token")
         text = text.get("content") if isinstance(text, dict) else text
+        text = text if text is None else expect(c.path.parent, f"{name}_token", text, str)
         id = vocabulary.ids.get(name) if text is None else vocabulary.id_of(text)
         if text is not None and id is None:
             raise Refused(f"{c.path.parent}: {name}_token is {text!r}, and there is no such token")
         if id is None:
             id = c.get(f"{name}_token_id")
-        if isinstance(id, int) and id >= 0:             # EOS may be several, and -1 stands for none
-            vocabulary.ids[name] = id
+        if isinstance(id, (int, float)) and id != -1:   # EOS may be several, and -1 stands for none
+            size = len(vocabulary.tokens)
+            vocabulary.ids[name] = expect_number(c.path, f"{name}_token_id", id, 0, size - 1)
     unknown = vocabulary.ids.get("unk", len(vocabulary.types))
     if vocabulary.kind == "llama" and unknown < len(vocabulary.types):
         vocabulary.types[unknown] = UNKNOWN
@@ -318,12 +365,12 @@ def special_ids(c, vocabulary, settings):
 
 def ends_of_text(c, vocabulary, generation):
     """All tokens that end a text. There are three names for them: EOS, EOT, EOM."""
-    ends = []
+    ends, size = {}, len(vocabulary.tokens)
     for given in (vocabulary.ids.get("eos"), generation.get("eos_token_id"), c.get("eos_token_id")):
         for id in given if isinstance(given, list) else [given]:
-            ends += [id] if id is not None and id not in ends else []
-    if any(not 0 <= id < len(vocabulary.tokens) for id in ends):
-        raise Refused(f"{c.path}: a text ends at the tokens {ends}, and there are {len(vocabulary.tokens)}")
+            if id is not None:
+                ends[expect_number(c.path, "a token that ends a text", id, 0, size - 1)] = True
+    ends = list(ends)
     if ends:
         vocabulary.ids["eos"] = ends.pop(0)
     for name, texts in (("eom", ["<|eom_id|>"]), ("eot", ["<|eot_id|>", "<|im_end|>"])):
@@ -338,12 +385,12 @@ def ends_of_text(c, vocabulary, generation):
         note(f"{c.path}: a text ends at more tokens than there are names for: {ends} are left out")
 
 
-def read_vocabulary(c, folder):
-    settings = read_json(folder / "special_tokens_map.json", False)
-    settings |= read_json(folder / "tokenizer_config.json", False)
-    vocabulary = read_tokens(c, folder, settings)
+def read_vocabulary(c, folder, rows):
+    settings = read_json(folder, "special_tokens_map.json", False, rows)
+    settings |= read_json(folder, "tokenizer_config.json", False, rows)
+    vocabulary = read_tokens(c, folder, settings, rows)
     special_ids(c, vocabulary, settings)
-    ends_of_text(c, vocabulary, read_json(folder / "generation_config.json", False))
+    ends_of_text(c, vocabulary, read_json(folder, "generation_config.json", False))
     vocabulary.chat_template = chat_template(folder, settings)
     first, last = vocabulary.around or (None, None)
     if first is not None and vocabulary.id_of(first) != vocabulary.ids.get("bos"):
@@ -358,10 +405,12 @@ def read_vocabulary(c, folder):
 
 
 def read_folder(folder):
-    c = Config(folder / "config.json")
+    if not find(folder, "config.json") and find(folder, "adapter_config.json"):
+        raise Refused(f"{folder}: {OTHER_WEIGHTS['adapter_model*']}")
+    c = Config(folder)
     keys, heads, kv_heads, head_dim, by = read_config(c)
     tensors = []
-    for name, t in read_weights(c, folder, shapes_of(c, heads, kv_heads, head_dim)).items():
+    for name, t in read_weights(c, folder, heads, kv_heads, head_dim).items():
         t.name = gguf_name(name)
         if not c.stablelm and ".attn_q." in t.name:
             t = t.with_rows(pairs_from_halves(heads, t.shape[0]))
@@ -372,5 +421,5 @@ def read_folder(folder):
         tensors.insert(0, computed("rope_freqs.weight", by))
     architecture = keys["general.architecture"]
     model = Model({key.replace("*", architecture): value for key, value in keys.items()}, tensors, folder)
-    model.keys |= read_vocabulary(c, folder).keys(c.number("vocab_size"))
+    model.keys |= read_vocabulary(c, folder, keys["*.vocab_size"]).keys(keys["*.vocab_size"])
     return model

@@ -8,11 +8,13 @@
 https://github.com/karpathy/llama2.c, export.py
 """
 
+import math
 import struct
 
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
+from .files import MAX_DIM, MAX_INT, MAX_LAYERS, MAX_VOCAB, expect_number, find
 from .model import Model, Refused, Tensor, stored
 from .vocabulary import read_llama2c_tokenizer, read_sentencepiece
 
@@ -38,6 +40,12 @@ def shape_of(name, c):
     }.get(name, (c["dim"],))
 
 
+def check_sizes(path, c):
+    bounds = {"n_layers": MAX_LAYERS, "vocab_size": MAX_VOCAB, "seq_len": MAX_INT}
+    for name in HEADER:
+        expect_number(path, name, c[name], 1, bounds.get(name, MAX_DIM))
+
+
 def keys_of(c, name, eps):
     head_dim = c["dim"] // c["n_heads"]
     return {
@@ -55,11 +63,11 @@ def find_tokenizer(path, given, size):
     """Beside the checkpoint, as ./run looks for it."""
     folder = path.parent
     names = ["tokenizer.bin", f"tok{size}.bin", "tokenizer.model", f"tok{size}.model"]
-    paths = [given] if given else [folder / name for name in names if (folder / name).is_file()]
+    paths = [given] if given else [found for name in names if (found := find(folder, name))]
     if not paths:
         raise Refused(f"{path}: no tokenizer beside it ({', '.join(names)}); name one with --tokenizer")
     readers = [read_sentencepiece if path.suffix == ".model" else read_llama2c_tokenizer for path in paths]
-    found = [read(path) for read, path in zip(readers, paths)]
+    found = [read(path, max(size, 1 << 18)) for read, path in zip(readers, paths)]     # or another model's
     return next((vocabulary for vocabulary in found if len(vocabulary.tokens) == size), found[0])
 
 
@@ -79,6 +87,11 @@ def grouped(name, path, offset, shape, group):
     return Tensor(name, shape, Type.F32, read)
 
 
+def bytes_of(shape, group):
+    numbers = math.prod(shape)
+    return numbers + 4 * (numbers // group) if group and len(shape) == 2 else 4 * numbers
+
+
 def read_header(path):
     """(sizes, where the weights begin, version, does the classifier share the embedding, group size)"""
     with path.open("rb") as file:
@@ -90,8 +103,8 @@ def read_header(path):
     c = dict(zip(HEADER, struct.unpack_from("<7i", head, 8 if marked else 0)))
     shared = head[36] == 1 if marked else c["vocab_size"] > 0
     c["vocab_size"] = abs(c["vocab_size"])
-    if any(not 0 < value < 1 << 24 for value in c.values()) or c["n_layers"] > 1 << 16 or \
-            c["dim"] % (2 * c["n_heads"]) or c["n_heads"] % c["n_kv_heads"]:
+    check_sizes(path, c)
+    if c["dim"] % (2 * c["n_heads"]) or c["n_heads"] % c["n_kv_heads"]:
         raise Refused(f"{path}: its header makes no sense as that of a .bin of llama2.c: {c}")
     group = struct.unpack_from("<i", head, 37)[0] if version == 2 else 0
     if version == 2 and (group < 1 or c["dim"] % group or c["hidden_dim"] % group):
@@ -102,21 +115,22 @@ def read_header(path):
 
 def read_bin(path, tokenizer):
     c, at, version, shared, group = read_header(path)
+    names = [name for name in ORDER[min(version, 1)] if name != "output" or not shared]
+    size = path.stat().st_size
+    expected = at + sum(bytes_of(shape_of(name, c), group) * (1 if name in TOP else c["n_layers"])
+                        for name in names)
+    if size != expected:
+        raise Refused(f"{path}: {size} bytes long, but its header asks for {expected}; is the download "
+                      "complete?")
     tensors = []
-    for name in ORDER[min(version, 1)]:
-        if shared and name == "output":
-            continue
+    for name in names:
         shape = shape_of(name, c)
         for layer in [None] if name in TOP else range(c["n_layers"]):
             full = f"{name}.weight" if layer is None else f"blk.{layer}.{name}.weight"
             in_groups = group and len(shape) == 2
             tensors.append(grouped(full, path, at, shape, group) if in_groups else
                            stored(full, path, at, shape, Type.F32))
-            numbers = int(np.prod(shape, dtype=np.int64))
-            at += numbers + 4 * (numbers // group) if in_groups else 4 * numbers
-    size = path.stat().st_size
-    if size != at:
-        raise Refused(f"{path}: {size} bytes long, but its header asks for {at}; is the download complete?")
+            at += bytes_of(shape, group)
     model = Model(keys_of(c, path.stem, 1e-5), [t for t in tensors if not t.name.startswith("angles")])
     model.keys |= find_tokenizer(path, tokenizer, c["vocab_size"]).keys(c["vocab_size"])
     return model
@@ -161,14 +175,18 @@ def read_pt(path, tokenizer):
     if unknown := [name for name in found if not found[name]]:
         raise Refused(f"{path}: the weight {unknown[0]} is not known")
     tensors = {found[name]: from_torch(found[name], weight) for name, weight in weights.items()}
+    if "blk.0.ffn_gate.weight" not in tensors or not all(torch.is_tensor(x) for x in weights.values()):
+        raise Refused(f"{path}: no .pt of llama2.c's training: it has no layers, or what are no tensors")
     c = {"dim": given["dim"], "n_layers": given["n_layers"], "n_heads": given["n_heads"],
          "n_kv_heads": given.get("n_kv_heads") or given["n_heads"], "seq_len": given["max_seq_len"],
          "vocab_size": given["vocab_size"], "hidden_dim": tensors["blk.0.ffn_gate.weight"].shape[0]}
+    check_sizes(path, c)
+    eps = expect_number(path, "norm_eps", given.get("norm_eps", 1e-5), 1e-30, 1, float)
     check_shapes(path, tensors, c)
     embedding, classifier = weights["tok_embeddings.weight"], weights.get("output.weight")
     if classifier is not None and torch.equal(embedding, classifier):
         del tensors["output.weight"]
-    model = Model(keys_of(c, path.stem, given.get("norm_eps", 1e-5)), list(tensors.values()))
+    model = Model(keys_of(c, path.stem, eps), list(tensors.values()))
     model.keys |= find_tokenizer(path, tokenizer, c["vocab_size"]).keys(c["vocab_size"])
     return model
 

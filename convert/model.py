@@ -4,7 +4,6 @@ A tensor is not in memory. It says what it is, and reads rows of itself when the
 model far larger than the memory passes through it.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,21 +13,30 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as Type, quants
 from gguf.gguf_writer import GGUFValue
 
 CHUNK = 1 << 22             # numbers that are in memory together
+MAX_LINE = 3000             # characters of a message
 
 
 class Refused(Exception):
     """Why something cannot be exported, in a sentence that a user can act on."""
 
 
+notes = []                  # what is carried in another way than it was found: said when all has gone well
+
+
 def note(text):
-    """What is carried in another way than it was found."""
-    print(f"export: note: {text}", file=sys.stderr)
+    notes.append(text)
+
+
+def printable(text):
+    """One line for a terminal, whatever a file has put into it: what would steer it is spelled out."""
+    text = text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]} ..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # ---------------------------------------------------------------------------- a tensor
 
 
-@dataclass
+@dataclass(slots=True)
 class Tensor:
     name: str
     shape: tuple            # (rows, cols), or (n,)

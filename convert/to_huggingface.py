@@ -4,17 +4,19 @@ The way out: `transformers` loads it, and so does what builds on it.
 """
 
 import json
+import math
 import os
 import shutil
 
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
-from .gguf_files import Progress, encoded
+from .files import expect_number
+from .gguf_files import Progress, check_room, encoded
 from .huggingface import LAYER_NAMES, TOP_NAMES, llama3_factors
 from .model import Refused, computed, halves_from_pairs
 from .patterns import PATTERNS
-from .vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER
+from .vocabulary import BYTE, CONTROL, MAX_WORK, NORMAL, SPACE, UNKNOWN, UNUSED, USER
 
 DTYPES = {Type.F32: ("F32", "float32", 4), Type.F16: ("F16", "float16", 2),
           Type.BF16: ("BF16", "bfloat16", 2)}
@@ -200,16 +202,26 @@ def write_safetensors(folder, tensors, type):
 # ---------------------------------------------------------------------------- the tokenizer
 
 
+def special_ids(model, names):
+    """{name: id} of those that there are. GGUF may say that there is none by the largest number, or by -1."""
+    size, found = len(model.need("tokenizer.ggml.tokens")), {}
+    for name, key in names.items():
+        id = model.get(f"tokenizer.ggml.{key}_token_id")
+        if id not in (None, -1, 0xFFFFFFFF):
+            found[name] = expect_number("the GGUF file", f"tokenizer.ggml.{key}_token_id", id, 0, size - 1)
+    return found
+
+
 def ids_of(model):
-    names = {"bos": "bos", "eos": "eos", "pad": "padding"}
-    ids = {name: model.get(f"tokenizer.ggml.{key}_token_id") for name, key in names.items()}
-    return {name: id for name, id in ids.items() if id is not None}
+    return special_ids(model, {"bos": "bos", "eos": "eos", "pad": "padding"})
 
 
 def merges_of(tokens, scores, types):
     """Every way to make a token from two, the highest score first: what SentencePiece does, as a list. Of
     equals the longer left side: a run of spaces grows from its left end."""
     score = {token: score for token, score, kind in zip(tokens, scores, types) if kind == NORMAL}
+    if sum(len(token) ** 2 for token in score) > MAX_WORK:
+        raise Refused("its tokens are too long for a list of all ways to make each of two")
     ways = [(-score[token], -at, -len(token), (token[:at], token[at:]))
             for token in score for at in range(1, len(token))
             if token[:at] in score and token[at:] in score]
@@ -249,7 +261,7 @@ def byte_level_json(model):
 
 
 def post_processor(model, tokens):
-    bos = model.get("tokenizer.ggml.bos_token_id")
+    bos = ids_of(model).get("bos")
     llama = model.need("tokenizer.ggml.model") == "llama"
     if bos is None or not model.get("tokenizer.ggml.add_bos_token", llama):
         return None
@@ -278,9 +290,7 @@ def tokenizer_json(model, tokens, types):
 
 def tokenizer_config(model, tokens):
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    ids = {name: model.get(f"tokenizer.ggml.{key}_token_id") for name, key in names.items()}
-    settings = {f"{name}_token": tokens[id] for name, id in ids.items()
-                if id is not None and id < len(tokens)}
+    settings = {f"{name}_token": tokens[id] for name, id in special_ids(model, names).items()}
     settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
                  "model_max_length": model.need("*.context_length")}
     if template := model.get("tokenizer.chat_template"):
@@ -289,8 +299,7 @@ def tokenizer_config(model, tokens):
 
 
 def generation_config(model):
-    ends = [model.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-    ends = list(dict.fromkeys(id for id in ends if id is not None))
+    ends = list(dict.fromkeys(special_ids(model, {name: name for name in ("eos", "eot", "eom")}).values()))
     return {f"{name}_token_id": id for name, id in (ids_of(model) | {"eos": ends}).items() if id != []}
 
 
@@ -309,6 +318,9 @@ def write_folder(folder, model, type):
     if type not in DTYPES:
         raise Refused(f"a Hugging Face folder holds f32, f16 or bf16, not {type.name.lower()}")
     tokens, types = model.need("tokenizer.ggml.tokens"), model.need("tokenizer.ggml.token_type")
+    if len(tokens) != len(types) or len(tokens) > model.tensor("token_embd.weight").shape[0]:
+        raise Refused(f"{len(tokens)} tokens, {len(types)} types of tokens, and an embedding of "
+                      f"{model.tensor('token_embd.weight').shape[0]} rows: they do not belong together")
     if any(isinstance(token, bytes) for token in tokens):
         raise Refused("its vocabulary has tokens that are no UTF-8: a tokenizer.json has no place for them")
     tensors, biased = with_all_biases(model)
@@ -316,6 +328,7 @@ def write_folder(folder, model, type):
     shutil.rmtree(partial, ignore_errors=True)          # of a run that was killed
     try:
         partial.mkdir(parents=True)
+        check_room(partial, sum(DTYPES[type][2] * math.prod(t.shape) for t in tensors))
         write_json(partial / "config.json", config_of(model, biased, DTYPES[type][1]))
         write_json(partial / "generation_config.json", generation_config(model))
         write_json(partial / "tokenizer.json", tokenizer_json(model, tokens, types))

@@ -29,6 +29,9 @@ HOOKS = [                   # (of which module, its input or its output, what th
     ("model.norm", "output", "final_norm"), ("lm_head", "output", "logits"),
 ]
 
+# For transformers: no program that lies in the folder is run, and nothing is fetched that it names.
+NOTHING_ELSE = {"trust_remote_code": False, "local_files_only": True}
+
 # ---------------------------------------------------------------------------- what the engine computes
 
 
@@ -71,7 +74,7 @@ def ids_by_source(folder, ours):
         ids = SentencePieceProcessor(model_file=str(folder / "tokenizer.model")).encode(TEXT)
         return ours[:len(ours) - len(ids)] + ids
     from transformers import AutoTokenizer
-    return AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"]
+    return AutoTokenizer.from_pretrained(folder, **NOTHING_ELSE)(TEXT)["input_ids"]
 
 
 def compute_by_transformers(folder, ids):
@@ -82,7 +85,8 @@ def compute_by_transformers(folder, ids):
         their_ids = ids_by_source(folder, ids)
     except ImportError as error:
         raise Refused(f"--verify runs the source: {error}: pip install torch transformers sentencepiece")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
+                                                 use_safetensors=True, **NOTHING_ELSE).eval()
     found = {}
 
     def watch(module, side, key):

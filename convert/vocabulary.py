@@ -6,18 +6,23 @@ list of merges and a name for the way the text is cut into words first.
 """
 
 import json
+import math
 import re
 import struct
 from dataclasses import dataclass, field
 
 from gguf import TokenType
 
+from .files import MAX_VOCAB, expect, expect_number, read_bytes
 from .model import Refused, note
 from .patterns import GPT2, PATTERNS
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = (int(TokenType(kind)) for kind in range(1, 7))
 SPACE = "\u2581"            # how SentencePiece writes one
 BYTE_FORM = re.compile("<0x[0-9A-Fa-f]{2}>")
+MAX_LENGTH = 65535          # of a token, in bytes
+MAX_HOLES = 65535           # ids without a token, of which a tokenizer leaves some and an embedding has more
+MAX_WORK = 1 << 30          # letters to look at
 
 
 @dataclass
@@ -45,9 +50,10 @@ class Vocabulary:
 
     def keys(self, rows):
         """As GGUF has them. Where the embedding has more rows, there are tokens that nobody uses."""
-        if len(self.tokens) > rows:
+        if not rows - MAX_HOLES <= len(self.tokens) <= rows:
             raise Refused(f"the tokenizer has {len(self.tokens)} tokens, and the embedding {rows} rows: "
                           "they do not belong together")
+        self.check()
         more = range(len(self.tokens), rows)
         keys = {"tokenizer.ggml.model": self.kind, "tokenizer.ggml.pre": self.pre,
                 "tokenizer.ggml.tokens": self.tokens + [f"[PAD{id}]" for id in more]}
@@ -65,8 +71,25 @@ class Vocabulary:
             keys["tokenizer.chat_template"] = self.chat_template
         return keys
 
+    def check(self):
+        """What the engine would refuse."""
+        for id, text in enumerate(self.tokens):
+            if len(text.encode()) > MAX_LENGTH:
+                raise Refused(f"token {id} has {len(text.encode())} bytes; at most {MAX_LENGTH} are possible")
+        if unknown := set(self.types) - set(range(NORMAL, BYTE + 1)):
+            raise Refused(f"the tokenizer has a token of the type {unknown.pop()}; {NORMAL} to {BYTE} are "
+                          "known")
+        if not all(map(math.isfinite, self.scores or [])):
+            raise Refused("the tokenizer has a score that is NaN or infinite")
+        if bad := [f"{name} {id}" for name, id in self.ids.items() if not 0 <= id < len(self.tokens)]:
+            raise Refused(f"the tokenizer has {len(self.tokens)} tokens, and none of the id of {bad[0]}")
+
     def add_tokens(self, added):
         """(id, text, special) of tokens that stand beside the model's own."""
+        added, most = list(added), len(self.tokens) + MAX_HOLES
+        for id, text, special in added:
+            expect("the tokenizer", "an added token", text, str)
+            expect_number("the tokenizer", f"the id of {text!r:.100}", id, 0, most)
         for id, text, special in sorted(added):
             for hole in range(len(self.tokens), id + 1):
                 self.tokens.append(f"[PAD{hole}]")
@@ -95,6 +118,8 @@ def fields(data):
         while True:
             byte = data[at]
             at += 1
+            if shift > 63:
+                raise IndexError
             value |= (byte & 127) << shift
             shift += 7
             if byte < 128:
@@ -113,19 +138,25 @@ def fields(data):
         at += size
 
 
-def read_sentencepiece(path):
+def read_sentencepiece(path, rows=MAX_VOCAB):
+    """rows: how many tokens there may be."""
     pieces, trainer, normalizer = [], {}, {}
     try:
-        for number, value in fields(path.read_bytes()):
+        for number, value in fields(read_bytes(path, rows)):
             if number == 1:
                 pieces.append(dict(fields(value)))
+                if 1 not in pieces[-1]:
+                    raise IndexError
+                if len(pieces) > rows:
+                    raise Refused(f"{path}: more than {rows} tokens, and the embedding has {rows} rows: they "
+                                  "do not belong together")
             elif number == 2:
                 trainer = dict(fields(value))
             elif number == 3:
                 normalizer = dict(fields(value))
         tokens = [piece[1].decode() for piece in pieces]
         scores = [struct.unpack("<f", piece.get(2, bytes(4)))[0] for piece in pieces]
-    except (IndexError, KeyError, TypeError, ValueError, struct.error):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error):
         raise Refused(f"{path}: no model of SentencePiece, or not all of one")
     if trainer.get(3, 1) != 2:
         raise Refused(f"{path}: a SentencePiece model of another kind than BPE cannot be run")
@@ -142,9 +173,9 @@ def read_sentencepiece(path):
 # ---------------------------------------------------------------------------- tokenizer.bin
 
 
-def read_llama2c_tokenizer(path):
+def read_llama2c_tokenizer(path, rows=MAX_VOCAB):
     """Of llama2.c: int longest; then for each id float score, int length, char text[length]."""
-    data, tokens, scores, at = path.read_bytes(), [], [], 4
+    data, tokens, scores, at = read_bytes(path, rows), [], [], 4
     try:
         while at < len(data):
             score, length = struct.unpack_from("<fi", data, at)
@@ -170,8 +201,10 @@ def steps_of(part, inside):
     """The steps of a normalizer, a pre-tokenizer or a post-processor, one after the other."""
     if part is None:
         return []
-    if part["type"] == "Sequence":
-        return [step for one in part[inside] for step in steps_of(one, inside)]
+    if expect("tokenizer.json", "a step", part, dict).get("type") == "Sequence":
+        steps = expect("tokenizer.json", inside, part.get(inside), list)
+        return [step for one in steps for step in steps_of(one, inside)]
+    expect("tokenizer.json", "the type of a step", part.get("type"), str)
     return [part]
 
 
@@ -212,20 +245,48 @@ def tokens_around(processor):
         if step["type"] == "TemplateProcessing":
             first, last = step["single"][0], step["single"][-1]
             return tuple(piece.get("SpecialToken", {}).get("id") for piece in (first, last))
+        if step["type"] != "ByteLevel":                 # which is about where words lie in the text
+            raise Refused(f"tokenizer.json: it puts tokens around a text by {step['type']}: that cannot be "
+                          "run")
     return None, None
 
 
-def read_tokenizer_json(path, stablelm):
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Refused(f"{path}: no JSON ({error})")
-    model, added = data["model"], data.get("added_tokens") or []
+def expect_token(path, token):
+    """An object with a text."""
+    return expect(path, "an added token", token, dict) and \
+        expect(path, "the content of an added token", token.get("content"), str) and token
+
+
+def added_tokens(path, data):
+    """Those of a tokenizer.json: objects with an id and a text."""
+    added = expect(path, "added_tokens", data.get("added_tokens") or [], list)
+    return [{"id": None, **token} for token in added if expect_token(path, token)]
+
+
+def check_tokens(path, model):
+    """What is built from is what it should be: a token of each id, of which few are without."""
+    vocab = expect(path, "vocab", model.get("vocab"), dict)
+    merges = expect(path, "merges", model.get("merges"), list)
+    most = len(vocab) + MAX_HOLES
+    for token, id in vocab.items():
+        expect_number(path, f"the id of {token!r:.100}", id, 0, most)
+    if len(set(vocab.values())) < len(vocab):
+        raise Refused(f"{path}: two of its tokens have one id")
+    for merge in merges:
+        pair = merge.split(" ", 1) if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise Refused(f"{path}: a merge is {merge!r:.100}; two tokens are expected")
+
+
+def read_tokenizer_json(path, data, stablelm):
+    """data: what is in it."""
+    model, added = expect(path, "model", data.get("model"), dict), added_tokens(path, data)
     if model.get("type", "BPE") != "BPE":
         raise Refused(f"{path}: a tokenizer of the kind {model['type']}; BPE is known")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise Refused(f"{path}: its {key} is {model[key]}: that cannot be run")
+    check_tokens(path, model)
     tokens = [None] * (1 + max(model["vocab"].values(), default=-1))
     for token, id in model["vocab"].items():
         tokens[id] = token
@@ -281,6 +342,8 @@ def sentencepiece_from_json(path, data, tokens, types, merges, special):
 
 
 def check_ways(path, normal, merges):
+    if sum(len(token) ** 2 for token in normal) > MAX_WORK:
+        raise Refused(f"{path}: its tokens are too long for SentencePiece's")
     for token in normal:
         ways = [(token[:at], token[at:]) for at in range(1, len(token))]
         if any(way not in merges and normal.issuperset(way) for way in ways) or \

@@ -151,7 +151,7 @@ def test_a_name_on_the_hub(folders, monkeypatch, tmp_path):
         return folders("mqa")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    keys = keys_of(exported("somebody/a-model", tmp_path / "out.gguf"))
+    keys = keys_of(exported("somebody/a-model", tmp_path / "out.gguf", "--hub"))
     assert (asked, keys["general.name"]) == (["somebody/a-model"], "a-model")
 
 
@@ -314,7 +314,8 @@ def test_there_and_back(kind, folders, run, run_layernorm, tmp_path):
     and transformers runs what lies between."""
     program, middle = run_layernorm if is_layernorm(kind) else run, tmp_path / "hf"
     there = exported(folders(kind), tmp_path / "there.gguf", "--type", "f32")
-    assert export(there, "--to", "hf", middle) == (0, b"", "")
+    outcome = export(there, "--to", "hf", middle)
+    assert (outcome.status, outcome.stderr) == (0, "") and outcome.stdout.startswith(f"{middle}: ".encode())
     back = exported(middle, tmp_path / "back.gguf", "--type", "f32")
     check_same_tensors(there, back)
     check_same_keys(there, back, "tokenizer.ggml.scores")

@@ -23,6 +23,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import hostile
 import make_models
 from conftest import ROOT, Outcome
 from hub_models import (LLAMA, SIZES, V, copy, export, folders, put_sentencepiece, write_json)  # noqa: F401
@@ -37,7 +38,7 @@ def export_alone(*args, **more):
 
 
 def check_refused(outcome, tmp_path, *words):
-    lines = [line for line in outcome.stderr.splitlines() if not line.startswith("export: note: ")]
+    lines = outcome.stderr.splitlines()
     assert outcome.status == 1 and len(lines) == 1 and lines[0].startswith("export: "), outcome
     for word in words:
         assert word in lines[0], f"{word!r} is missing from {lines[0]!r}"
@@ -218,9 +219,10 @@ def test_sentencepiece_of_another_kind(part, field, value, word, copy, tmp_path)
 def test_bad_files(models, tmp_path):
     good, tokenizer = models / "gqa-v0-tied.bin", models / "tokenizer.bin"
     out = tmp_path / "out.gguf"
-    check_refused(export(tmp_path / "nothing.bin", "-o", out), tmp_path, "nothing.bin", "No such file")
-    offline = export_alone("nobody/nothing", "-o", out, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    check_refused(offline, tmp_path, "nobody/nothing", "hub")
+    check_refused(export(tmp_path / "nothing.bin", "-o", out), tmp_path, "nothing.bin", "no such file")
+    check_refused(export("nobody/nothing", "-o", out), tmp_path, "nobody/nothing", "--hub")
+    offline = export_alone("nobody/nothing", "--hub", "-o", out, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    check_refused(offline, tmp_path, "nobody/nothing", "the hub says")
     (tmp_path / "a.txt").write_text("hello")
     check_refused(export(tmp_path / "a.txt", "-o", out), tmp_path, "a.txt", ".bin")
     shutil.copy(good, tmp_path / "alone.bin")
@@ -281,6 +283,75 @@ def test_it_does_not_write_over_what_it_reads(folders, tmp_path):
     assert pipe.is_fifo()
 
 
+def test_it_writes_where_it_is_told(folders, copy, tmp_path):
+    """A folder from elsewhere may hold links of the names that are written to, and is not spoiled."""
+    (tmp_path / "victim").write_text("as before")
+    (tmp_path / "a.gguf.partial").symlink_to("victim")
+    assert export(folders("llama"), "-o", tmp_path / "a.gguf").status == 0
+    assert (tmp_path / "victim").read_text() == "as before"
+    folder = copy("llama")
+    refused = export(folder, "-o", folder / "model.safetensors")
+    check_refused(refused, tmp_path, "model.safetensors", "over what is read")
+    assert export(folder, "-o", folder / "model.gguf").status == 0
+    assert export(folder, "-o", folder / "model.gguf").status == 0
+
+
+# ---------------------------------------------------------------------------- folders from a stranger
+
+
+@pytest.fixture(scope="session")
+def outcomes():
+    done = subprocess.run([sys.executable, hostile.__file__], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {one["name"]: one for one in found}
+
+
+@pytest.mark.parametrize("name", hostile.CASES)
+def test_hostile_folder(name, outcomes):
+    """One line within a second (a start takes another half) and 200 MB, nothing left, nothing outside read."""
+    found = outcomes[name]
+    assert found["status"] == 0, "it ended by a signal"
+    said = found["said"]
+    assert isinstance(said, str) and said.startswith("export: ") and said.isprintable(), said
+    assert len(said) < 4000
+    assert (found["stdout"], found["stderr"], found["left"], found["outside"]) == ("", "", [], [])
+    assert hostile.SECRET not in said and "something in it is not as it should be" not in said
+    assert found["seconds"] < 1 and found["bytes"] < 200e6
+
+
+@pytest.mark.parametrize("sentencepiece", [True, False])
+def test_what_they_are_spoiled_from_is_good(sentencepiece, tmp_path):
+    """As a folder, and as the hub's cache keeps it: with links to where the files are."""
+    cache = tmp_path / "models--a--b"
+    hostile.good_folder(cache / "blobs", sentencepiece)
+    folder = cache / "snapshots" / "0123"
+    folder.mkdir(parents=True)
+    for path in (cache / "blobs").iterdir():
+        (folder / path.name).symlink_to(f"../../blobs/{path.name}")
+    for source in (cache / "blobs", folder):
+        outcome = export(source, "-o", tmp_path / "out.gguf")
+        assert (outcome.status, outcome.stderr) == (0, ""), outcome
+        size = (tmp_path / "out.gguf").stat().st_size / 1e6
+        said = f"{tmp_path}/out.gguf: llama, 2 layers, 21 tensors, 259 tokens, {size:.1f} MB\n"
+        assert outcome.stdout == said.encode()
+        (tmp_path / "out.gguf").unlink()
+    (cache / "blobs").rename(tmp_path / "elsewhere")
+    (cache / "blobs").symlink_to(tmp_path / "elsewhere")
+    check_refused(export(folder, "-o", tmp_path / "out.gguf"), tmp_path, "config.json", "outside")
+
+
+def test_verify_runs_no_program_of_the_folder(copy, run, tmp_path):
+    """transformers would, if it were allowed to: config.json can name a class in a file beside it."""
+    folder = copy("llama", {"auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}})
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["auto_map"] = {"AutoTokenizer": ["evil.T", "evil.T"]}
+    write_json(folder / "tokenizer_config.json", settings)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\n")
+    export(folder, "-o", tmp_path / "out.gguf", "--verify", "--run", run.path)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("line", ["", "-o a --to hf b", "--to onnx b", "-o a --type q2", "-o a --center",
                                   "-o a --fold", "-o a --center --type f32 --verify", "--to hf b --verify",
                                   "-o a --nope"])
@@ -338,7 +409,7 @@ def peak_memory(command):
              "_, status, used = os.wait4(child, 0); print(status, used.ru_maxrss)")
     done = subprocess.run([sys.executable, "-I", "-S", "-c", watch, *map(str, command)], capture_output=True,
                           text=True, check=True, timeout=120)
-    status, peak = done.stdout.split()
+    status, peak = done.stdout.split()[-2:]             # after what export.py says
     assert status == "0", done.stderr
     return int(peak) * 1024
 
@@ -380,4 +451,4 @@ def test_a_bar_on_a_terminal(folders, tmp_path):
     text = os.read(ours, 1 << 16).decode(errors="replace")
     os.close(ours)
     assert outcome.returncode == 0 and "B/s" in text and "100%" in text and "<" in text
-    assert export_alone(folders("llama"), "-o", tmp_path / "out.gguf") == (0, b"", "")
+    assert export_alone(folders("llama"), "-o", tmp_path / "out.gguf").stderr == ""
