@@ -50,14 +50,6 @@ static const char *take_pieces(Vocabulary *v, Reader *r, int size) {
 
 // ---------------------------------------------------------------------------- how pieces are written
 
-// SentencePiece writes a space as U+2581. To it, one in a text is a space too; here it stays what it is, so
-// that every text comes back.
-static size_t spell_space(char *out, const char *in, size_t n) {
-    bool space = n >= 3 && !memcmp(in, "\xe2\x96\x81", 3);
-    *out = space ? ' ' : *in;
-    return space ? 3 : 1;
-}
-
 // Byte-level BPE writes every byte as a character that can be seen (Radford et al. 2019): Latin-1's, or, for
 // the 68 bytes without one, U+0100 and on. Anything else stays as it is.
 static size_t spell_byte(char *out, const char *in, size_t n) {
@@ -157,7 +149,10 @@ static const char *gguf_vocabulary(Vocabulary *v, const Gguf *g, int size) {
     v->eot = read_id(&r, "tokenizer.ggml.eot_token_id", v, -1);
     v->eom = read_id(&r, "tokenizer.ggml.eom_token_id", v, -1);
     v->add_bos = read_bool(&r, "tokenizer.ggml.add_bos_token", v->add_bos);
-    if (!v->byte_level) v->add_space = read_bool(&r, "tokenizer.ggml.add_space_prefix", true);
+    if (!v->byte_level) {
+        v->add_space = read_bool(&r, "tokenizer.ggml.add_space_prefix", true);
+        v->remove_spaces = read_bool(&r, "tokenizer.ggml.remove_extra_whitespaces", false);
+    }
     check_other_ids(&r, v);
     v->chat_template = read_string(&r, "tokenizer.chat_template");
     if (r.error) return r.error;
