@@ -240,6 +240,7 @@ typedef struct {
     uint8_t *bytes;         // (256)  what the byte pieces point at
     char *texts;            // of the other pieces, where they are not the file's
     Text chat_template;     // as it stands in the file; empty: none
+    char remarks[512];      // what the user should know of it: lines
 } Vocabulary;
 
 bool spells_byte(const char *text, int length);         // "<0x41>"

@@ -4,6 +4,7 @@ combination, ids equal to the library's; and token types and ids that are not as
 
 import io
 import itertools
+import json
 import random
 
 import gguf
@@ -12,12 +13,12 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from conftest import ROOT
-from hub_models import TEXT
-from test_words import random_text
+from hub_models import TEXT, train_byte_level
+from test_words import TEXTS as WORDS, random_text
 
-from convert.gguf_files import add_keys
+from convert.gguf_files import add_keys, read_gguf, write_gguf
 from convert.model import Model
-from convert.vocabulary import NORMAL, UNUSED, read_sentencepiece
+from convert.vocabulary import NORMAL, UNUSED, USER, read_sentencepiece
 
 
 def write_keys(path, keys):
@@ -43,7 +44,7 @@ def ids(run, tmp_path):
 # ---------------------------------------------------------------------------- SentencePiece's switches
 
 SWITCHES = ["byte_fallback", "no_ends", "user", "unused", "add_dummy_prefix", "remove_extra_whitespaces"]
-USER = ["<sep>", "<sep>>", "\u2581\u2581\u2581", "int"]
+SYMBOLS = ["<sep>", "<sep>>", "\u2581\u2581\u2581", "int"]
 TEXTS = ["", " ", "  ", "a", " a", "  a  ", "for  the   int ",
          "\u2581", "\u2581\u2581a\u2581 b \u2581", " \u2581 a", "a\n\nb\t\tc", "<s>the</s><unk><0x41>",
          "日本", "日本 a日本", "ZoëZoë ëë", "🦙\u0301🦙 \u3000 🦙",
@@ -63,7 +64,8 @@ def trained():
                 sentence_iterator=iter(lines), model_writer=made[on], model_type="bpe",
                 vocab_size=500 if byte_fallback else 240, byte_fallback=byte_fallback,
                 split_by_whitespace=False, allow_whitespace_only_pieces=True, character_coverage=0.98,
-                normalization_rule_name="identity", user_defined_symbols=USER if user else [], minloglevel=2,
+                normalization_rule_name="identity", minloglevel=2,
+                user_defined_symbols=SYMBOLS if user else [],
                 **{"bos_id": -1, "eos_id": -1} if no_ends else {})
         return made[on].getvalue()
     return trained
@@ -98,3 +100,85 @@ def test_switches(on, trained, ids, tmp_path):
     mixed = ["".join(source.choice(pieces) for _ in range(500)) for _ in range(3)]
     for text in [*TEXTS, random_text(source, 500), *mixed]:
         assert ids(path, text) == library.encode(text), text
+
+
+# ---------------------------------------------------------------------------- token types
+
+
+def with_types(keys, types):
+    """The keys of a vocabulary whose tokens are all of one type; None: which has no types."""
+    keys = {**keys, "tokenizer.ggml.token_type": [types] * len(keys["tokenizer.ggml.tokens"])}
+    return {key: value for key, value in keys.items() if types or not key.endswith("token_type")}
+
+
+@pytest.mark.parametrize("types", [NORMAL, USER, None])
+def test_types_that_tell_nothing_of_sentencepiece(types, trained, ids, tmp_path):
+    model = trained(True, False, False)
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    library = sentencepiece.SentencePieceProcessor(model_proto=model)
+    keys = read_sentencepiece(tmp_path / "tokenizer.model").keys(500)
+    path = write_keys(tmp_path / "vocabulary.gguf", with_types(keys, types))
+    for text in [*TEXTS, random_text(random.Random(4), 500)]:
+        assert ids(path, text) == library.encode(text), text
+    assert ids(path, "<s>for</s>", "--special") == library.encode("for", add_bos=True, add_eos=True)
+
+
+def byte_level_keys(tokenizer):
+    model = json.loads(tokenizer.to_str())["model"]
+    return {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+            "tokenizer.ggml.tokens": sorted(model["vocab"], key=model["vocab"].get),
+            "tokenizer.ggml.merges": [" ".join(merge) for merge in model["merges"]]}
+
+
+@pytest.mark.parametrize("types", [NORMAL, USER, None])
+def test_types_that_tell_nothing_of_byte_level_bpe(types, ids, tmp_path):
+    tokenizer = train_byte_level("gpt-2")
+    path = write_keys(tmp_path / "vocabulary.gguf", with_types(byte_level_keys(tokenizer), types))
+    texts = [text for text in WORDS if "<|" not in text]
+    for text in [*texts, random_text(random.Random(5), 500)]:
+        assert ids(path, text) == tokenizer.encode(text).ids, text
+    text = "for<|end|> the<|begin|>"
+    assert ids(path, text, "--special") == tokenizer.encode(text).ids
+    assert not {0, 1} & set(ids(path, text))            # which are <|begin|> and <|end|>
+
+
+# ---------------------------------------------------------------------------- what is said of a vocabulary
+
+
+def remarks(outcome):
+    assert outcome.status == 0, outcome
+    return [line for line in outcome.stderr.splitlines() if line.startswith("run: ")]
+
+
+def test_two_bos(models, run):
+    """Where the text brings one with it, as llama.cpp warns; not where a letter is all that it looks like."""
+    model = models / "heads.gguf"
+    for options, n in (["-i", "<s>a", "--special"], 1), (["-i", "<s>a"], 0), (["-i", "a<s>", "--special"], 0):
+        assert len(remarks(run(model, *options, "-n", 1))) == n
+    assert "BOS" in remarks(run(model, "-i", "<s><s>a", "--special", "-n", 1, "-q"))[0]
+    assert remarks(run(model, "-m", "tokenize", "-i", "<s>a", "--special")) == []
+    assert remarks(run(model, "-i", "<s>a", "--special", "-n", 1, "--trace=json")) == []
+
+
+def test_ids_that_no_token_has(models, run, tmp_path):
+    """They are left out and told, as by llama.cpp; those of none are in order."""
+    for role, id, n in ("bos", 100000, 1), ("eos", 100000, 1), ("eot", 100000, 1), ("padding", 100000, 0), \
+            ("unknown", 2**32 - 1, 0), ("eot", 2**32 - 1, 0), ("bos", 2**32 - 1, 0):
+        key = f"tokenizer.ggml.{role}_token_id"
+        model = read_gguf(models / "heads.gguf")
+        model.keys[key] = id
+        write_gguf(tmp_path / "model.gguf", model, None)
+        lines = remarks(run(tmp_path / "model.gguf", "-i", "a", "-n", 1))
+        assert len(lines) == n and all(key in line and str(id) in line for line in lines)
+
+
+def test_how_words_are_cut_is_not_said(ids, run, tmp_path):
+    tokenizer = train_byte_level("gpt-2")
+    keys = byte_level_keys(tokenizer)
+    path = write_keys(tmp_path / "named.gguf", keys)
+    assert remarks(run(path, "-m", "tokenize", "-i", "a")) == []
+    del keys["tokenizer.ggml.pre"]
+    path = write_keys(tmp_path / "unnamed.gguf", keys)
+    [line] = remarks(run(path, "-m", "tokenize", "-i", "a"))
+    assert "tokenizer.ggml.pre" in line
+    assert run(path, "-m", "tokenize", "-i", "a").stdout == b"%d\n" % tokenizer.token_to_id("a")
