@@ -224,6 +224,7 @@ typedef struct {
     int bos, eos, eot, eom; // begin and end of a text, end of a turn, end of a message; -1: it has none
     bool add_bos;           // a text begins with BOS
     bool add_space;         // put a space before the text, as SentencePiece does
+    bool remove_spaces;     // of spaces in a row keep one, and none at the ends of a text
     bool byte_level;        // byte-level BPE: merges by rank, within words
     bool ignore_merges;     // a word that is a piece needs no merges
     int cutter;             // who cuts the words
@@ -233,14 +234,17 @@ typedef struct {
     int *slots, n_slots;    // hash table: text -> id
     Merge *merges;          // hash table: left, right -> merge
     int n_merges;           // its slots
-    const Piece **specials; // the pieces that are found whole (CONTROL, USER), the longest first
-    int n_specials;
+    bool has_unused;        // pieces that are merged, and come apart again
+    const Piece **specials; // the pieces that are found whole (CONTROL, USER), in the order of their bytes
+    int n_specials, first[257];     // first: where among them those begin that begin with a byte
     uint8_t *bytes;         // (256)  what the byte pieces point at
     char *texts;            // of the other pieces, where they are not the file's
     Text chat_template;     // as it stands in the file; empty: none
+    char remarks[512];      // what the user should know of it: lines
 } Vocabulary;
 
 bool spells_byte(const char *text, int length);         // "<0x41>"
+size_t spell_space(char *out, const char *in, size_t n);        // a byte, or U+2581 as a space; what it took
 const char *vocabulary_index(Vocabulary *v);            // once the pieces are in: the tables behind them
 void vocabulary_free(Vocabulary *v);
 const char *vocabulary_expect_merges(Vocabulary *v, int n);

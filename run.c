@@ -283,6 +283,12 @@ static void load_vocabulary(Vocabulary *v, Bytes *file, const Options *o, Bytes 
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
 }
 
+// A trace for programs has standard error to itself.
+static void print_remarks(const Vocabulary *v, const Options *o) {
+    for (const char *line = v->remarks, *end; (end = strchr(line, '\n')) && !o->trace_json; line = end + 1)
+        fprintf(stderr, "run: %.*s\n", (int)(end - line), line);
+}
+
 static void load_model(Model *m, Bytes file, const Options *o) {
     const char *error = checkpoint_read(m, file);
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
@@ -300,6 +306,8 @@ static int *prompt_ids(int *n, const Vocabulary *v, Text prompt, const Options *
     if (ids) error = tokenize(ids + bos, n, v, &(Span){ .text = prompt, .control = o->special }, 1);
     if (error) fail(FAILED, "%s: %s", o->prompt_file ? o->prompt_file : "the prompt", error);
     if (bos) ids[0] = v->bos, ++*n;
+    if (bos && *n > 1 && ids[1] == v->bos && !o->trace_json)
+        fputs("run: the text begins with BOS, and the model is given one before any text: two\n", stderr);
     return ids;
 }
 
@@ -470,6 +478,7 @@ int main(int argc, char **argv) {
     bool vocabulary_only = o.mode == TOKENIZE && (o.tokenizer || is_gguf(file));
     if (!vocabulary_only) load_model(&model, file, &o);
     load_vocabulary(&vocabulary, &vocabulary_file, &o, file, model.config.vocab_size);
+    print_remarks(&vocabulary, &o);
     Text text = read_prompt(&o);
     catch_interrupts(true);
     int threads = threads_start(o.threads ? o.threads : threads_available());

@@ -3,7 +3,7 @@
 // A text starts as single characters (or bytes). Again and again two neighbours become one: SentencePiece
 // takes the pair that spells the piece with the highest score, byte-level BPE the pair with the earliest
 // merge, of equals the leftmost, until none are left. A heap of candidate pairs and a list of symbols make
-// that O(n log n). What no piece spells becomes its bytes.
+// that O(n log n).
 // Sennrich et al. 2016 (BPE), Kudo & Richardson 2018 (SentencePiece), Radford et al. 2019 (byte-level BPE).
 #include "model.h"
 #include <ctype.h>
@@ -46,6 +46,13 @@ bool spells_byte(const char *text, int length) {
     return true;
 }
 
+// SentencePiece writes a space as U+2581, and one in a text is a space to it as well.
+size_t spell_space(char *out, const char *in, size_t n) {
+    bool space = n >= 3 && !memcmp(in, "\xe2\x96\x81", 3);
+    *out = space ? ' ' : *in;
+    return space ? 3 : 1;
+}
+
 static const char *index_piece(Vocabulary *v, int id) {
     Piece *p = &v->pieces[id];
     if (p->kind == UNKNOWN && v->unknown < 0) v->unknown = id;
@@ -57,19 +64,44 @@ static const char *index_piece(Vocabulary *v, int id) {
         p->text = (const char *)&v->bytes[byte];
         p->length = 1;
     }
-    if (p->kind != NORMAL || p->length == 0) return NULL;
+    bool merges = p->kind == NORMAL || (p->kind == UNUSED && !v->byte_level);
+    if (!merges || p->length == 0) return NULL;
     int *slot = find_slot(v, p->text, p->length);
     if (!slot) return "its tokens are made to slow down who looks them up";
-    if (*slot < 0) *slot = id;
+    if (*slot < 0 || (v->pieces[*slot].kind == UNUSED && p->kind == NORMAL)) *slot = id;
+    if (p->kind == UNUSED) v->has_unused = true;
     if (p->length > v->longest) v->longest = p->length;
     int *byte = &v->byte_ids[(uint8_t)*p->text];
     if (v->byte_level && p->length == 1 && *byte < 0) *byte = id;
     return NULL;
 }
 
-static int longer_first(const void *a, const void *b) {
+static int compare(const Piece *x, const Piece *y) {
+    int order = memcmp(x->text, y->text, (size_t)(x->length < y->length ? x->length : y->length));
+    return order ? order : x->length - y->length;
+}
+
+static int by_bytes(const void *a, const void *b) {
     const Piece *x = *(const Piece *const *)a, *y = *(const Piece *const *)b;
-    return x->length != y->length ? y->length - x->length : (x > y) - (x < y);
+    int order = compare(x, y);
+    return order ? order : (x > y) - (x < y);
+}
+
+// In the order of their bytes, those that begin with one byte stand together. Of equal ones the first counts;
+// where that is a control token, so does the first of USER, since control tokens are not always meant.
+static void sort_specials(Vocabulary *v) {
+    int n = 0;
+    qsort(v->specials, (size_t)v->n_specials, sizeof *v->specials, by_bytes);
+    for (int i = 0; i < v->n_specials; i++) {
+        const Piece *p = v->specials[i], *last = n ? v->specials[n - 1] : NULL;
+        if (last && !compare(last, p) && (last->kind == USER || p->kind == CONTROL)) continue;
+        v->specials[n++] = p;
+    }
+    v->n_specials = n;
+    for (int byte = 0, i = 0; byte <= 256; byte++) {
+        while (i < n && (uint8_t)*v->specials[i]->text < byte) i++;
+        v->first[byte] = i;
+    }
 }
 
 // The tables behind the pieces. Of several pieces with one text the first counts; control tokens have none.
@@ -86,7 +118,7 @@ const char *vocabulary_index(Vocabulary *v) {
         const char *error = index_piece(v, id);
         if (error) return error;
     }
-    qsort(v->specials, (size_t)v->n_specials, sizeof *v->specials, longer_first);
+    sort_specials(v);
     return NULL;
 }
 
@@ -143,6 +175,7 @@ typedef struct {
     Symbol *symbols;
     Pair *heap;             // at most one for each symbol, and two more for each merge
     int n_pairs;
+    int *splits;            // (size)  of how many symbols the left part of an UNUSED piece was; NULL: none is
     int *ids, n;            // what has come out so far
 } Encoder;
 
@@ -176,6 +209,7 @@ static void consider(Encoder *e, int left) {
     } else {
         int id = lookup(e->v, e->text + a->start, length);
         if (id >= 0) push(e, (Pair){ e->v->pieces[id].score, left, length, id });
+        if (id >= 0 && e->v->pieces[id].kind == UNUSED) e->splits[id] = a->next - left;
     }
 }
 
@@ -198,13 +232,34 @@ static void merge(Encoder *e, int count) {
     }
 }
 
+// An UNUSED piece helps to merge, and comes apart in the end, into the two that were last looked at as its
+// parts: wherever in the text that was, since SentencePiece remembers one such pair a piece.
+static void come_apart(Encoder *e, int i) {
+    Symbol *left = &e->symbols[i];
+    for (int n; e->splits && left->id >= 0 && (n = e->splits[left->id]);) {
+        Symbol *right = left + n;                       // the place that its first character had
+        int length = right->start - left->start;
+        *right = (Symbol){ i, left->next, right->start, left->length - length, -1 };
+        *left = (Symbol){ left->prev, i + n, left->start, length, -1 };
+        left->id = lookup(e->v, e->text + left->start, left->length);
+        right->id = lookup(e->v, e->text + right->start, right->length);
+    }
+}
+
+// What no piece spells becomes its bytes. Where those are missing, SentencePiece writes one unknown for all
+// that stands together.
 static void spell(Encoder *e) {
+    const Vocabulary *v = e->v;
+    int begin = e->n;
     for (int i = 0; i >= 0; i = e->symbols[i].next) {
+        come_apart(e, i);
         const Symbol *s = &e->symbols[i];
         if (s->id >= 0) { e->ids[e->n++] = s->id; continue; }
         for (int j = 0; j < s->length; j++) {
-            int id = e->v->byte_ids[(uint8_t)e->text[s->start + j]];
-            if (id < 0) id = e->v->unknown;
+            int id = v->byte_ids[(uint8_t)e->text[s->start + j]];
+            bool known = id >= 0, again = !v->byte_level && e->n > begin && e->ids[e->n - 1] == v->unknown;
+            if (!known && again) continue;
+            if (!known) id = v->unknown;
             if (id >= 0) e->ids[e->n++] = id;
         }
     }
@@ -240,34 +295,61 @@ static void encode_fragment(Encoder *e, char *text, size_t size, bool has_space)
     else encode_word(e, fragment);
 }
 
-// The longest piece that stands here as it is, or -1. Control tokens only where they are asked for: a user's
-// text must not speak for the program.
-static int special_at(const Vocabulary *v, const char *text, size_t n, bool control) {
-    for (int i = 0; i < v->n_specials; i++) {
-        const Piece *p = v->specials[i];
-        if (p->kind == CONTROL && !control) continue;
-        if ((size_t)p->length <= n && !memcmp(p->text, text, (size_t)p->length)) return (int)(p - v->pieces);
+// Of specials[begin] to [end - 1], which share their first `at` bytes: the first whose next is >= byte.
+static int first_from(const Vocabulary *v, int begin, int end, int at, int byte) {
+    while (begin < end) {
+        int middle = begin + (end - begin) / 2;
+        if ((uint8_t)v->specials[middle]->text[at] < byte) begin = middle + 1;
+        else end = middle;
     }
-    return -1;
+    return begin;
+}
+
+// The longest piece that stands here as it is, or -1. Control tokens only where they are asked for: a user's
+// text must not speak for the program. Byte after byte fewer pieces begin as the text does, and they stand
+// next to each other, so that the search is short however many pieces there are.
+static int special_at(const Vocabulary *v, const char *text, size_t n, bool control) {
+    int begin = v->first[(uint8_t)*text], end = v->first[(uint8_t)*text + 1], found = -1;
+    for (int at = 1; begin < end; at++) {
+        for (bool here = false; begin < end && v->specials[begin]->length == at; begin++) {
+            if (here || (v->specials[begin]->kind == CONTROL && !control)) continue;
+            found = (int)(v->specials[begin] - v->pieces);
+            here = true;
+        }
+        if ((size_t)at == n) break;
+        int byte = (uint8_t)text[at];
+        begin = first_from(v, begin, end, at, byte);
+        end = first_from(v, begin, end, at, byte + 1);
+    }
+    return found;
+}
+
+// A text as the pieces spell it. With remove_spaces, of spaces in a row one stays, and none where it begins.
+static size_t copy_text(char *out, const Vocabulary *v, Text t, bool *after_space) {
+    char *from = out;
+    for (size_t i = 0, length; i < t.size; i += length) {
+        bool space = t.data[i] == ' ', dropped = v->remove_spaces && space && *after_space;
+        length = v->byte_level ? 1 : spell_space(out, t.data + i, t.size - i);
+        if (v->byte_level) *out = t.data[i];
+        if (!dropped) out++;
+        *after_space = space;
+    }
+    return (size_t)(out - from);
 }
 
 // A special token ends a fragment, and so do ids; where one span of text ends and another begins does not.
 static void encode_spans(Encoder *e, const Span *spans, int n_spans, char *text) {
     const Vocabulary *v = e->v;
-    bool spaced = false, begins[2][256] = { { false } };        // a piece: one of USER; or of CONTROL as well
-    for (int i = 0; i < v->n_specials; i++) {
-        uint8_t first = (uint8_t)v->specials[i]->text[0];
-        begins[true][first] = true;
-        begins[false][first] |= v->specials[i]->kind == USER;
-    }
+    bool spaced = false, after_space = true;
     char *from = text, *end = text;
     for (const Span *s = spans; s < spans + n_spans; s++) {
         if (from == end) spaced = s->spaced;
-        if (s->text.size) memcpy(end, s->text.data, s->text.size);
         char *at = end;
-        for (end += s->text.size; at < end;) {
-            int id = -1;
-            if (begins[s->control][(uint8_t)*at]) id = special_at(v, at, (size_t)(end - at), s->control);
+        end += copy_text(end, v, s->text, &after_space);
+        bool text_ends = s->n_ids || s == spans + n_spans - 1;
+        while (v->remove_spaces && text_ends && end > from && end[-1] == ' ') end--;
+        while (at < end) {
+            int id = special_at(v, at, (size_t)(end - at), s->control);
             if (id < 0) { at++; continue; }
             encode_fragment(e, from, (size_t)(at - from), spaced);
             e->ids[e->n++] = id;
@@ -279,6 +361,7 @@ static void encode_spans(Encoder *e, const Span *spans, int n_spans, char *text)
         memcpy(e->ids + e->n, s->ids, (size_t)s->n_ids * sizeof *s->ids);
         e->n += s->n_ids;
         from = end;
+        after_space = true;
     }
     encode_fragment(e, from, (size_t)(end - from), spaced);
 }
@@ -292,13 +375,17 @@ const char *tokenize(int *ids, int *n, const Vocabulary *v, const Span *spans, i
         room += spans[i].text.size;
     }
     char *copy = malloc(room);
-    Encoder e = { v, NULL, malloc(room * sizeof(Symbol)), malloc(3 * room * sizeof(Pair)), 0, ids, 0 };
-    bool ready = copy && e.symbols && e.heap;
+    Encoder e = { .v = v, .ids = ids };
+    e.symbols = malloc(room * sizeof *e.symbols);
+    e.heap = malloc(3 * room * sizeof *e.heap);
+    if (v->has_unused) e.splits = calloc((size_t)v->size, sizeof *e.splits);
+    bool ready = copy && e.symbols && e.heap && (e.splits || !v->has_unused);
     if (ready) encode_spans(&e, spans, n_spans, copy + 1);
     *n = e.n;
     free(copy);
     free(e.symbols);
     free(e.heap);
+    free(e.splits);
     return ready ? NULL : "no memory to tokenize the text";
 }
 

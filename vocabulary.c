@@ -2,6 +2,9 @@
 //
 // Two kinds: "llama", SentencePiece's, where every piece has a score; and "gpt2", byte-level BPE, with a list
 // of merges and a name for the way the text is cut into words first.
+//
+// Files come from many converters, not all of which knew what their pieces are: where the pieces themselves
+// show it, a file that says otherwise is not believed.
 #include "model.h"
 #include <math.h>
 #include <stdlib.h>
@@ -9,13 +12,60 @@
 
 enum { MOST_LENGTH = 65535 };                           // of a piece, in bytes
 
-// tokenizer.ggml.token_type
-static const PieceKind kinds[] = { NORMAL, NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE };
+// What the user should know, a line each. A reader does not print.
+static void remark(Vocabulary *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void remark(Vocabulary *v, const char *format, ...) {
+    size_t n = strlen(v->remarks);
+    va_list arguments;
+    va_start(arguments, format);
+    snprintf(v->remarks + n, sizeof v->remarks - n, "%s\n", complain_list(format, arguments));
+    va_end(arguments);
+}
+
+// ---------------------------------------------------------------------------- numbers of any type
+
+static bool is_number(GgufType type) {
+    return type != GGUF_BOOL && type != GGUF_STRING && type != GGUF_ARRAY;
+}
+
+// llama.cpp writes token types as i32, mlx-lm as u32, others as they like.
+static double take_number(Cursor *in, GgufType type, size_t size) {
+    const void *at = take(in, size);
+    uint64_t bits = 0;
+    float single;
+    double real;
+    if (at) memcpy(&bits, at, size);
+    memcpy(&single, &bits, sizeof single);
+    memcpy(&real, &bits, sizeof real);
+    switch (type) {
+    case GGUF_I8:  return (int8_t)bits;
+    case GGUF_I16: return (int16_t)bits;
+    case GGUF_I32: return (int32_t)bits;
+    case GGUF_I64: return (double)(int64_t)bits;
+    case GGUF_F32: return single;
+    case GGUF_F64: return real;
+    default:       return (double)bits;
+    }
+}
+
+// As many numbers as there are tokens; NULL, and no error, where the key is missing.
+static const GgufPair *read_numbers(Reader *r, const char *key, uint64_t count) {
+    const GgufPair *p = find_key(r, key);
+    if (!p) return NULL;
+    if (p->type != GGUF_ARRAY || !is_number(p->item_type))
+        refuse(r, "%s holds %s%s; an array of numbers is expected", key,
+               p->type == GGUF_ARRAY ? "an array of " : "", gguf_value_name(p->item_type));
+    else if (p->count != count)
+        refuse(r, "%s holds %llu numbers; %llu are expected, one for each token", key,
+               (unsigned long long)p->count, (unsigned long long)count);
+    return p;
+}
+
+// ---------------------------------------------------------------------------- the pieces
 
 static const char *take_pieces(Vocabulary *v, Reader *r, int size) {
+    static const PieceKind kinds[] = { NORMAL, NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE };
     const GgufPair *tokens = read_array(r, "tokenizer.ggml.tokens", GGUF_STRING);
-    const GgufPair *scores = read_array(r, "tokenizer.ggml.scores", GGUF_F32);
-    const GgufPair *types = read_array(r, "tokenizer.ggml.token_type", GGUF_I32);
     if (r->error) return r->error;
     if (!tokens || tokens->count == 0)
         return "the key tokenizer.ggml.tokens is missing or empty: the file holds no vocabulary";
@@ -24,39 +74,83 @@ static const char *take_pieces(Vocabulary *v, Reader *r, int size) {
                         (unsigned long long)tokens->count, MOST_VOCAB);
     if (size && tokens->count != (uint64_t)size)
         return complain("it holds %llu tokens, and %d are wanted", (unsigned long long)tokens->count, size);
-    if (scores ? scores->count != tokens->count : !v->byte_level)
-        return "tokenizer.ggml.scores: one score for each token is wanted";
-    if (types && types->count != tokens->count)
-        return "tokenizer.ggml.token_type: one type for each token is wanted";
+    const GgufPair *scores = read_numbers(r, "tokenizer.ggml.scores", tokens->count);
+    const GgufPair *types = read_numbers(r, "tokenizer.ggml.token_type", tokens->count);
+    if (!scores && !v->byte_level)
+        refuse(r, "the key tokenizer.ggml.scores is missing: one score for each token is expected");
+    if (r->error) return r->error;
     v->size = (int)tokens->count;
     v->pieces = calloc((size_t)v->size, sizeof *v->pieces);
     if (!v->pieces) return "no memory for the vocabulary";
     Cursor texts = tokens->items, none = { 0 };
-    Cursor numbers = scores ? scores->items : none, kind = types ? types->items : none;
+    Cursor score = scores ? scores->items : none, kind = types ? types->items : none;
+    size_t score_size = score.left / tokens->count, kind_size = kind.left / tokens->count;
     for (int id = 0; id < v->size; id++) {
         Text text = take_string(&texts);
-        int type = types ? take_i32(&kind) : 1;
+        Piece *p = &v->pieces[id];
+        double type = types ? take_number(&kind, types->item_type, kind_size) : 1;
         if (text.size > MOST_LENGTH)
             return complain("token %d has %zu bytes; at most %d are possible", id, text.size, MOST_LENGTH);
-        if (type < 0 || type > 6) return complain("token %d has the type %d; 0 to 6 are known", id, type);
-        if (kinds[type] == BYTE && !spells_byte(text.data, (int)text.size))
-            return complain("token %d is a byte, but not spelled <0x00>", id);
-        v->pieces[id] = (Piece){ text.data, (int)text.size, take_f32(&numbers), kinds[type] };
-        if (!isfinite(v->pieces[id].score))
-            return complain("token %d has the score %f; a finite one is wanted", id, v->pieces[id].score);
+        if (!(type >= 0 && type <= 6) || type != (int)type)
+            return complain("token %d has the type %g; 0 to 6 are known", id, type);
+        *p = (Piece){ text.data, (int)text.size, 0, kinds[(int)type] };
+        if (scores) p->score = (float)take_number(&score, scores->item_type, score_size);
+        if (!isfinite(p->score))
+            return complain("token %d has the score %f; a finite one is expected", id, p->score);
+        if (p->kind != BYTE || spells_byte(p->text, p->length)) continue;
+        if (!v->byte_level) return complain("token %d is a byte, but not spelled <0x00>", id);
+        p->kind = NORMAL;
     }
     return NULL;
 }
 
-// ---------------------------------------------------------------------------- how pieces are written
+// ---------------------------------------------------------------------------- what kind they are
 
-// SentencePiece writes a space as U+2581. To it, one in a text is a space too; here it stays what it is, so
-// that every text comes back.
-static size_t spell_space(char *out, const char *in, size_t n) {
-    bool space = n >= 3 && !memcmp(in, "\xe2\x96\x81", 3);
-    *out = space ? ' ' : *in;
-    return space ? 3 : 1;
+static bool begins_with(const Piece *p, const char *text) {
+    size_t n = strlen(text);
+    return (size_t)p->length >= n && !memcmp(p->text, text, n);
 }
+
+static bool ends_with(const Piece *p, const char *text) {
+    size_t n = strlen(text);
+    return (size_t)p->length >= n && !memcmp(p->text + p->length - n, text, n);
+}
+
+static bool is_piece(const Piece *p, const char *text) {
+    return text_is((Text){ p->text, (size_t)p->length }, text);
+}
+
+// What stands around the turns of a chat: "<|im_end|>", the same with DeepSeek's wide lines, and the marks of
+// Gemma and Mistral.
+static bool is_mark(const Piece *p) {
+    static const char *const others[] = { "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]" };
+    if (p->length > 4 && begins_with(p, "<|") && ends_with(p, "|>")) return true;
+    if (p->length > 8 && begins_with(p, "<\xef\xbd\x9c") && ends_with(p, "\xef\xbd\x9c>")) return true;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (is_piece(p, others[i])) return true;
+    return false;
+}
+
+// Where all pieces are of one kind (llama.cpp's converter of 2023 took all for the user's), or there are no
+// others than the user's to spell a text with, kinds are told by how the pieces look.
+static bool kinds_are_told(const Vocabulary *v) {
+    int count[BYTE + 1] = { 0 };
+    for (int id = 0; id < v->size; id++) count[v->pieces[id].kind]++;
+    return count[NORMAL] ? count[NORMAL] < v->size : count[BYTE] || !count[USER];
+}
+
+static void check_kinds(Vocabulary *v) {
+    bool told = kinds_are_told(v), spm = !v->byte_level;
+    for (int id = 0; id < v->size; id++) {
+        Piece *p = &v->pieces[id];
+        if (!told && (p->kind == USER || p->kind == NORMAL))
+            p->kind = spm && spells_byte(p->text, p->length) ? BYTE : spm && is_piece(p, "<unk>") ? UNKNOWN :
+                      spm && (is_piece(p, "<s>") || is_piece(p, "</s>")) ? CONTROL : NORMAL;
+        if (p->kind == NORMAL && is_mark(p)) p->kind = CONTROL;
+    }
+}
+
+// ---------------------------------------------------------------------------- how pieces are written
 
 // Byte-level BPE writes every byte as a character that can be seen (Radford et al. 2019): Latin-1's, or, for
 // the 68 bytes without one, U+0100 and on. Anything else stays as it is.
@@ -112,7 +206,11 @@ static const char *take_merges(Vocabulary *v, Reader *r) {
 
 static void read_cutter(Vocabulary *v, Reader *r) {
     Text name = read_string(r, "tokenizer.ggml.pre");
-    if (name.size == 0) name = (Text){ "default", 7 };
+    if (name.size == 0) {
+        remark(v, "the key tokenizer.ggml.pre is missing, which says how a text is cut into words: it is cut "
+               "by 'default', and the model may read other tokens than it was trained with");
+        name = (Text){ "default", 7 };
+    }
     v->cutter = find_cutter(name);
     if (v->cutter < 0)
         refuse(r, "it cuts words in the way of '%.*s'; %s are known", text_length(name), name.data,
@@ -122,22 +220,44 @@ static void read_cutter(Vocabulary *v, Reader *r) {
 
 // ---------------------------------------------------------------------------- any file
 
-static int read_id(Reader *r, const char *key, const Vocabulary *v, int fallback) {
-    if (!find_key(r, key)) return fallback < v->size ? fallback : -1;
-    return (int)read_int(r, key, -1, 0, v->size - 1);
+enum { MISSING = -2 };
+
+// -1: there is none, as converters write by -1 or 2^32-1. An id that no token has is left out, and told.
+static int read_id(Vocabulary *v, Reader *r, const char *name, bool ends) {
+    char key[64];
+    snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", name);
+    const GgufPair *p = find_key(r, key);
+    if (!p) return MISSING;
+    if (!is_number(p->type) || p->type == GGUF_F32 || p->type == GGUF_F64)
+        return refuse(r, "%s has the type %s; a whole number is expected", key, gguf_value_name(p->type)), -1;
+    Cursor value = p->items;
+    double id = take_number(&value, p->type, value.left);
+    if (id == -1 || id == UINT32_MAX || id == (double)UINT64_MAX) return -1;
+    if (id >= 0 && id < v->size) {
+        Piece *named = &v->pieces[(int)id];
+        bool mark = begins_with(named, "<") && ends_with(named, ">");
+        if (ends && named->kind == NORMAL && mark) named->kind = CONTROL;
+        return (int)id;
+    }
+    if (ends)
+        remark(v, "%s is %.0f, and there are tokens 0 to %d: it is left out", key, id, v->size - 1);
+    return MISSING;
 }
 
-// Ids that are not used here, but have to make sense; 2^32-1 stands for none. GGUF writes "seperator".
-static void check_other_ids(Reader *r, const Vocabulary *v) {
-    static const char *const others[] = { "padding", "seperator", "separator", "unknown" };
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        char key[64];
-        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", others[i]);
-        int64_t id = read_int(r, key, UINT32_MAX, 0, UINT32_MAX);
-        if (id >= v->size && id != UINT32_MAX)
-            refuse(r, "%s is %lld; 0 to %d, or 2^32-1 for none, is possible", key, (long long)id,
-                   v->size - 1);
-    }
+// SentencePiece's own BOS and EOS are 1 and 2; trained without, it has ordinary pieces there.
+static int default_id(const Vocabulary *v, int given, int usual, int other) {
+    bool fits = !v->byte_level && usual < v->size && usual != other && v->pieces[usual].kind == CONTROL;
+    return given != MISSING ? given : fits ? usual : -1;
+}
+
+static void read_ids(Vocabulary *v, Reader *r) {
+    int bos = read_id(v, r, "bos", true), eos = read_id(v, r, "eos", true);
+    v->bos = default_id(v, bos, 1, eos);
+    v->eos = default_id(v, eos, 2, bos);
+    v->eot = default_id(v, read_id(v, r, "eot", true), v->size, -1);
+    v->eom = default_id(v, read_id(v, r, "eom", true), v->size, -1);
+    static const char *const others[] = { "padding", "seperator", "separator" };        // GGUF has both
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) read_id(v, r, others[i], false);
 }
 
 static const char *gguf_vocabulary(Vocabulary *v, const Gguf *g, int size) {
@@ -151,17 +271,25 @@ static const char *gguf_vocabulary(Vocabulary *v, const Gguf *g, int size) {
                text_length(model), model.data);
     if (!r.error && v->byte_level) read_cutter(v, &r);
     if (r.error) return r.error;
-    if ((error = take_pieces(v, &r, size)) || (error = spell_pieces(v))) return error;
-    v->bos = read_id(&r, "tokenizer.ggml.bos_token_id", v, v->byte_level ? -1 : 1);     // SentencePiece's own
-    v->eos = read_id(&r, "tokenizer.ggml.eos_token_id", v, v->byte_level ? -1 : 2);
-    v->eot = read_id(&r, "tokenizer.ggml.eot_token_id", v, -1);
-    v->eom = read_id(&r, "tokenizer.ggml.eom_token_id", v, -1);
+    if ((error = take_pieces(v, &r, size))) return error;
+    check_kinds(v);
+    read_ids(v, &r);
+    if ((error = spell_pieces(v))) return error;
     v->add_bos = read_bool(&r, "tokenizer.ggml.add_bos_token", v->add_bos);
-    if (!v->byte_level) v->add_space = read_bool(&r, "tokenizer.ggml.add_space_prefix", true);
-    check_other_ids(&r, v);
+    if (!v->byte_level) {
+        v->add_space = read_bool(&r, "tokenizer.ggml.add_space_prefix", true);
+        v->remove_spaces = read_bool(&r, "tokenizer.ggml.remove_extra_whitespaces", false);
+        const GgufPair *rewritten = find_key(&r, "tokenizer.ggml.precompiled_charsmap");
+        if (rewritten && rewritten->count)
+            refuse(&r, "the key tokenizer.ggml.precompiled_charsmap rewrites a text before it is cut: that "
+                   "cannot be run");
+    }
     v->chat_template = read_string(&r, "tokenizer.chat_template");
     if (r.error) return r.error;
     error = vocabulary_index(v);
+    int unknown = read_id(v, &r, "unknown", false);
+    if (v->unknown < 0 && !v->byte_level && unknown >= 0) v->unknown = unknown;
+    if (r.error) return r.error;
     return !error && v->byte_level ? take_merges(v, &r) : error;
 }
 

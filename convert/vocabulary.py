@@ -37,6 +37,7 @@ class Vocabulary:
     add_bos: bool = True
     add_eos: bool = False
     add_space: bool = True  # of "llama": in front of a text
+    remove_spaces: bool = False     # of "llama": of spaces in a row one stays, and none at the ends of a text
     around: tuple = None    # the tokens that are put before and after a text, where the source says so
     chat_template: str = None
 
@@ -67,6 +68,7 @@ class Vocabulary:
         keys |= {"tokenizer.ggml.add_bos_token": self.add_bos, "tokenizer.ggml.add_eos_token": self.add_eos}
         if self.kind == "llama":
             keys["tokenizer.ggml.add_space_prefix"] = self.add_space
+            keys["tokenizer.ggml.remove_extra_whitespaces"] = self.remove_spaces
         if self.chat_template:
             keys["tokenizer.chat_template"] = self.chat_template
         return keys
@@ -167,7 +169,7 @@ def read_sentencepiece(path, rows=MAX_VOCAB):
     ids = {name: trainer.get(number, fallback) for number, (name, fallback) in names.items()}
     ids = {name: id for name, id in ids.items() if 0 <= id < len(tokens)}
     return Vocabulary("llama", tokens, [piece.get(3, NORMAL) for piece in pieces], scores, ids=ids,
-                      add_space=bool(normalizer.get(3, 1)))
+                      add_space=bool(normalizer.get(3, 1)), remove_spaces=bool(normalizer.get(4, 1)))
 
 
 # ---------------------------------------------------------------------------- tokenizer.bin

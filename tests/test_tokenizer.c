@@ -69,7 +69,8 @@ static void test_by_hand(void) {
     check_ids(&v, "caaaaa", 6, IDS(11, 5, 10, 10, 3));
     check_ids(&v, "ab", 2, IDS(11, 6));                 // ab takes the a from ' a'
     check_ids(&v, "cd", 2, IDS(11, 5, 0));              // d: no piece, no byte piece
-    check_ids(&v, "c<s>", 4, IDS(11, 5, 0, 0, 0));      // control tokens spell nothing
+    check_ids(&v, "c<s>", 4, IDS(11, 5, 0));            // control tokens spell nothing; one for all unknown
+    check_ids(&v, "dcd", 3, IDS(11, 0, 5, 0));
     check_ids(&v, "c\0c", 3, IDS(11, 5, 0, 5));
     v.add_space = false;
     check_ids(&v, "cab", 3, IDS(5, 6));
@@ -160,14 +161,14 @@ static void test_spans(void) {
     check_spans(&v, "a word runs on", SPANS({ T("a") }, { T("b"), .control = true }), IDS(6, 5));
     check_spans(&v, "three parts of a word", SPANS({ T("a") }, { T("") }, { T("ba"), .spaced = true }),
                 IDS(6, 5, 3));
-    check_spans(&v, "control that is not meant", SPANS({ T("[X]") }), IDS(6, 0, 0, 0));
+    check_spans(&v, "control that is not meant", SPANS({ T("[X]") }), IDS(6, 0));
     check_spans(&v, "control that is", SPANS({ T("[X]"), .control = true }), IDS(8));
     check_spans(&v, "meant here, not there",
                 SPANS({ T("[X]"), .control = true }, { T("[X]a") }, { T("[X]b"), .control = true }),
-                IDS(8, 6, 0, 0, 0, 3, 8, 6, 4));
+                IDS(8, 6, 0, 3, 8, 6, 4));
     check_spans(&v, "the longest", SPANS({ T("[X]][X]"), .control = true }), IDS(9, 8));
     check_spans(&v, "half of it here", SPANS({ T("[X"), .control = true }, { T("]"), .control = true }),
-                IDS(6, 0, 0, 0));
+                IDS(6, 0));
     check_spans(&v, "the rest of one that is longer", SPANS({ T("[X]"), .control = true }, { T("]") }),
                 IDS(8, 6, 0));
     check_spans(&v, "BOS by name", SPANS({ T("a<s>b</s>"), .control = true }), IDS(7, 1, 6, 4, 2));
@@ -188,6 +189,97 @@ static void test_spans(void) {
     check_spans(&v, "no spaces", SPANS({ T("a<u>b"), .ids = ends, .n_ids = 1 }, { T("a") }),
                 IDS(3, 10, 4, 2, 3));
     vocabulary_free(&v);
+}
+
+// What SentencePiece's normalizer makes of spaces, worked out by its rules; tests/test_vocabularies.py has
+// the library's word.
+static void test_spaces(void) {
+    static const char *const texts[] = { "a", " ", " a", "  " };            // 259 to 262
+    static const float scores[] = { -9, -9, -1, -2 };
+    const int end = 2;
+    Vocabulary v;
+    small_vocabulary(&v, texts, scores, 4, true);
+    check_ids(&v, "a\xe2\x96\x81" "a", 5, IDS(261, 261));                  // U+2581 is a space
+    check_ids(&v, "\xe2\x96\x81", 3, IDS(262));
+    check_ids(&v, "\xe2\x96", 2, IDS(260, 3 + 0xe2, 3 + 0x96));
+    v.remove_spaces = true;
+    check_ids(&v, "  ", 2, NULL, 0);
+    check_ids(&v, "a   a", 5, IDS(261, 261));
+    check_ids(&v, "  a  ", 5, IDS(261));
+    check_ids(&v, "\xe2\x96\x81 a", 5, IDS(262, 261));                     // which is not looked for in front
+    check_spans(&v, "each text", SPANS({ T(" a "), .ids = &end, .n_ids = 1 }, { T(" a ") }),
+                IDS(261, 2, 261));
+    check_spans(&v, "in two spans", SPANS({ T("a ") }, { T(" a ") }, { T(" ") }), IDS(261, 261));
+    v.add_space = false;
+    check_ids(&v, "  a  a", 6, IDS(259, 261));
+    vocabulary_free(&v);
+}
+
+// An UNUSED piece is merged as any other, and then comes apart into what it was made of.
+static void test_unused(void) {
+    static const char *const texts[] = { "a", "b", "c", "ab", "bc", "abc", "abcc" };        // 3 to 9
+    static const float scores[] = { -9, -9, -9, -1, -2, -3, -4 };
+    Vocabulary v;
+    small_vocabulary(&v, texts, scores, 7, false);
+    v.add_space = false;
+    v.pieces[3 + 5].kind = UNUSED;                      // abc: its table is made again
+    free(v.slots), free(v.specials), free(v.bytes);
+    v.n_specials = 0;
+    vocabulary_index(&v);
+    check_ids(&v, "abc", 3, IDS(6, 5));
+    check_ids(&v, "abcc", 4, IDS(9));                   // which only abc leads to
+    check_ids(&v, "abcabc", 6, IDS(6, 5, 6, 5));
+    v.pieces[3 + 3].kind = UNUSED;                      // ab as well
+    check_ids(&v, "abc", 3, IDS(3, 4, 5));
+    check_ids(&v, "abab", 4, IDS(3, 4, 3, 4));
+    v.pieces[3].kind = UNUSED;                          // a letter cannot come apart
+    check_ids(&v, "ab", 2, IDS(3, 4));
+    vocabulary_free(&v);
+}
+
+// ---------------------------------------------------------------------------- pieces that are found whole
+
+// Read aloud: of those that stand here, the longest, of equals the first.
+static int find_special(const Vocabulary *v, const char *text, int length, bool control) {
+    int best = -1;
+    for (int id = 0; id < v->size; id++) {
+        const Piece *p = &v->pieces[id];
+        bool found = p->kind == USER || (p->kind == CONTROL && control);
+        if (!found || !p->length || p->length > length || memcmp(p->text, text, (size_t)p->length)) continue;
+        if (best < 0 || p->length > v->pieces[best].length) best = id;
+    }
+    return best;
+}
+
+static void test_specials(void) {
+    for (int round = 0; round < 2000; round++) {
+        enum { MOST = 40 };
+        char texts[MOST][8] = { "<unk>", "<s>", "</s>" }, text[64];
+        int ids[66], n, expected[66], n_expected = 0, size = 4 + random_below(MOST - 4);
+        bool control = random_below(2);
+        Vocabulary v = { .bos = 1, .eos = 2, .eot = -1, .eom = -1, .byte_level = false, .size = size };
+        v.pieces = malloc((size_t)size * sizeof *v.pieces);
+        for (int id = 0; id < size; id++) {
+            for (int k = id < 3 ? 0 : 1 + random_below(6); k > 0; k--)
+                strcat(texts[id], random_below(2) ? "a" : "\xff");
+            PieceKind kind = id == 0 ? UNKNOWN : id < 3 || random_below(2) ? CONTROL : USER;
+            v.pieces[id] = (Piece){ texts[id], (int)strlen(texts[id]), 0, kind };
+        }
+        const char *error = vocabulary_index(&v);
+        int length = random_below(64);
+        for (int i = 0; i < length; i++) text[i] = random_below(20) ? (random_below(2) ? 'a' : '\xff') : 'b';
+        for (int at = 0; at < length;) {
+            int id = find_special(&v, text + at, length - at, control);
+            bool again = id < 0 && n_expected && expected[n_expected - 1] == 0;     // an unknown
+            if (!again) expected[n_expected++] = id < 0 ? 0 : id;
+            at += id < 0 ? 1 : v.pieces[id].length;
+        }
+        Span span = { .text = { text, (size_t)length }, .control = control };
+        if (!error) error = tokenize(ids, &n, &v, &span, 1);
+        CHECK(!error && n == n_expected && !memcmp(ids, expected, (size_t)n * sizeof *ids),
+              "round %d: %d tokens, %d were expected", round, n, n_expected);
+        vocabulary_free(&v);
+    }
 }
 
 // ---------------------------------------------------------------------------- random texts
@@ -288,13 +380,53 @@ static void test_long_texts(void) {
     vocabulary_free(&grows);
 }
 
+// 100,000 pieces that are found whole must not take longer than a few. `format` makes their texts from their
+// ids times `step`.
+static void check_time_of_specials(const char *what, PieceKind kind, const char *format, int step,
+                                   const char *repeat) {
+    enum { ROOM = 24, n = 100000 };
+    static char text[100000];
+    char (*texts)[ROOM] = malloc((size_t)n * sizeof *texts);
+    int n_ids = -1, *ids = malloc((2 * sizeof text + 1) * sizeof *ids);
+    Vocabulary v = { .bos = -1, .eos = -1, .eot = -1, .eom = -1, .size = n };
+    v.pieces = malloc((size_t)n * sizeof *v.pieces);
+    for (int id = 0; id < n; id++) {
+        int length = snprintf(texts[id], ROOM, format, id * step);
+        v.pieces[id] = (Piece){ texts[id], length, 0, id ? kind : UNKNOWN };
+    }
+    for (size_t i = 0; i < sizeof text; i++) text[i] = repeat[i % strlen(repeat)];
+    const char *error = vocabulary_index(&v);
+    clock_t start = clock();
+    Span span = { .text = { text, sizeof text }, .control = true };
+    if (!error) error = tokenize(ids, &n_ids, &v, &span, 1);
+    double took = (double)(clock() - start) / CLOCKS_PER_SEC;
+    CHECK(!error && n_ids > 0, "%s: %s", what, error ? error : "no token");
+    CHECK(took < (SANITIZED ? 5 : 0.5), "%s: %zu bytes took %.2f s", what, sizeof text, took);
+    vocabulary_free(&v), free(texts), free(ids);
+}
+
+static void test_many_specials(void) {
+    static const PieceKind kinds[] = { USER, CONTROL };
+    for (int i = 0; i < 2; i++) {
+        check_time_of_specials("words", kinds[i], "word%d", 1, "the word word1 word99999 ");
+        check_time_of_specials("one beginning", kinds[i], "<|extra_token_%05d|>", 1, "<|extra_token_");
+        check_time_of_specials("one beginning, cut short", kinds[i], "<|extra_token_%05d|>", 1, "<");
+        check_time_of_specials("found all the time", kinds[i], "%d", 1, "31415926535");
+        check_time_of_specials("all of one text", kinds[i], "aaaaaaaa%d", 0, "aaaaaaaa1");
+    }
+}
+
 int main(void) {
     test_by_hand();
     test_bytes();
     test_token_text();
     test_spans();
+    test_spaces();
+    test_unused();
+    test_specials();
     test_against_plain_merging();
     test_round_trip();
     test_long_texts();
+    test_many_specials();
     return finish("test_tokenizer");
 }

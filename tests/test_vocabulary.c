@@ -131,23 +131,27 @@ enum { N = sizeof tokens / sizeof *tokens };
 typedef struct { uint64_t texts, scores, types; int at; const char *text; float score; int type; } Odd;
 static const Odd none = { N, N, N, -1, NULL, 0, 0 };
 
+// An array of n items, which the caller writes into what this returns.
+static Buffer *put_array(Writer *w, const char *key, GgufType items, uint64_t n) {
+    Buffer *b = put_key(w, key, GGUF_ARRAY);
+    write_u32(b, items), write_u64(b, n);
+    return b;
+}
+
 static void add_arrays(Writer *w, const Odd *odd) {
     Buffer *b;
     if (!left_out(w, "tokenizer.ggml.tokens")) {
-        b = put_key(w, "tokenizer.ggml.tokens", GGUF_ARRAY);
-        write_u32(b, GGUF_STRING), write_u64(b, odd->texts);
+        b = put_array(w, "tokenizer.ggml.tokens", GGUF_STRING, odd->texts);
         for (int i = 0; i < (int)odd->texts; i++)
             write_text(b, i == odd->at && odd->text ? odd->text : tokens[i % N].text);
     }
     if (!left_out(w, "tokenizer.ggml.scores")) {
-        b = put_key(w, "tokenizer.ggml.scores", GGUF_ARRAY);
-        write_u32(b, GGUF_F32), write_u64(b, odd->scores);
+        b = put_array(w, "tokenizer.ggml.scores", GGUF_F32, odd->scores);
         for (int i = 0; i < (int)odd->scores; i++)
             write_f32(b, i == odd->at ? odd->score : tokens[i % N].score);
     }
     if (!left_out(w, "tokenizer.ggml.token_type")) {
-        b = put_key(w, "tokenizer.ggml.token_type", GGUF_ARRAY);
-        write_u32(b, GGUF_I32), write_u64(b, odd->types);
+        b = put_array(w, "tokenizer.ggml.token_type", GGUF_I32, odd->types);
         for (int i = 0; i < (int)odd->types; i++)
             write_u32(b, (uint32_t)(i == odd->at ? odd->type : tokens[i % N].type));
     }
@@ -215,6 +219,159 @@ static void test_pieces(void) {
     free_bytes(file);
 }
 
+// A file that has such an id for a role, one of those in test_settings: it is left out. That is told if no
+// token has it, unless nobody needs the role. SentencePiece's own BOS and EOS take the place of one left out.
+static void check_role(const char *what, Writer *w, const char *key, int role, bool beyond) {
+    Bytes file = vocabulary_file(w, &none);
+    Vocabulary v = read_good(what, file);
+    const int got[] = { v.bos, v.eos, v.eot, v.eom };
+    for (int i = 0; i < 4; i++) {
+        int expected = i > 1 || (i == role && !beyond) ? -1 : i + 1;
+        CHECK(got[i] == expected, "%s, %s: expected %d, got %d", what, key, expected, got[i]);
+    }
+    bool told = strstr(v.remarks, key);
+    CHECK(told == (beyond && role < 4), "%s, %s: the remark is '%s'", what, key, v.remarks);
+    vocabulary_free(&v), free_bytes(file);
+}
+
+// Where SentencePiece was trained without BOS and EOS, 1 and 2 are something else.
+static void test_no_bos(void) {
+    static const struct { int types[3]; int bos, eos, given_bos, given_eos; } cases[] = {
+        { { 2, 3, 3 }, 1, 2, -1, -1 },  { { 2, 1, 1 }, -1, -1, -1, -1 }, { { 2, 4, 5 }, -1, -1, -1, -1 },
+        { { 2, 6, 3 }, -1, 2, -1, -1 }, { { 2, 3, 1 }, 1, -1, -1, -1 },
+        { { 3, 3, 2 }, -1, 1, -1, 1 },                  // T5 has padding, EOS, unknown
+        { { 3, 3, 3 }, 2, -1, 2, -1 },                  // who names 2 as BOS has no EOS there
+        { { 2, 1, 1 }, 1, 2, 1, 2 },                    // what a file names, it means
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Writer w = { 0 };
+        Buffer *b;
+        if (cases[i].given_bos >= 0) add_u32(&w, "tokenizer.ggml.bos_token_id", (uint32_t)cases[i].given_bos);
+        if (cases[i].given_eos >= 0) add_u32(&w, "tokenizer.ggml.eos_token_id", (uint32_t)cases[i].given_eos);
+        add_string(&w, "tokenizer.ggml.model", "llama");
+        b = put_array(&w, "tokenizer.ggml.tokens", GGUF_STRING, 4);
+        for (int id = 0; id < 4; id++)
+            write_text(b, (const char *[]){ "<0x00>", "<0x01>", "<0x02>", "a" }[id]);
+        b = put_array(&w, "tokenizer.ggml.scores", GGUF_F32, 4);
+        for (int id = 0; id < 4; id++) write_f32(b, 0);
+        b = put_array(&w, "tokenizer.ggml.token_type", GGUF_I32, 4);
+        for (int id = 0; id < 3; id++) write_u32(b, (uint32_t)cases[i].types[id]);
+        write_u32(b, 1);
+        Bytes file = written(&w);
+        Vocabulary v = read_good("trained without ends", file);
+        CHECK(v.bos == cases[i].bos && v.eos == cases[i].eos, "case %zu: expected %d %d, got %d %d", i,
+              cases[i].bos, cases[i].eos, v.bos, v.eos);
+        vocabulary_free(&v), free_bytes(file);
+    }
+}
+
+// The marks of chat templates are control tokens, whatever a converter took them for: each is one token where
+// it is meant, letters where a user writes it, nothing when it is printed, and one of them ends a reply.
+static void test_marks(void) {
+    static const char *const marks[] = {
+        "<|im_start|>",    "<|im_end|>",    "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+        "<start_of_turn>", "<end_of_turn>", "<|user|>",            "<|assistant|>",     "<|system|>",
+        "<|end|>",         "[INST]",        "[/INST]",             "<\xef\xbd\x9cUser\xef\xbd\x9c>",
+    };
+    static const struct { const char *template, *end; } ends[] = {
+        { "chatml", "<|im_end|>" },    { "llama3", "<|eot_id|>" },
+        { "gemma", "<end_of_turn>" },  { "phi3", "<|end|>" },
+    };
+    enum { N_MARKS = sizeof marks / sizeof *marks, ALL = 256 + N_MARKS };
+    const char *texts[ALL];
+    char bytes[256][8];
+    for (int i = 0; i < ALL; i++) {
+        if (i < 256) snprintf(bytes[i], sizeof bytes[i], "<0x%02X>", (unsigned)i);
+        texts[i] = i < 256 ? bytes[i] : marks[i - 256];
+    }
+    Writer w = { 0 };
+    Buffer *b;
+    add_string(&w, "tokenizer.ggml.model", "llama");
+    b = put_array(&w, "tokenizer.ggml.tokens", GGUF_STRING, ALL);
+    for (int i = 0; i < ALL; i++) write_text(b, texts[i]);
+    b = put_array(&w, "tokenizer.ggml.scores", GGUF_F32, ALL);
+    for (int i = 0; i < ALL; i++) write_f32(b, 0);
+    b = put_array(&w, "tokenizer.ggml.token_type", GGUF_I32, ALL);
+    for (int i = 0; i < ALL; i++) write_u32(b, i < 256 ? 6 : 1);
+    add_bool(&w, "tokenizer.ggml.add_space_prefix", 0);
+    Bytes file = written(&w);
+    Vocabulary v = read_good("marks that are typed NORMAL", file);
+    for (int i = 0; i < N_MARKS; i++) {
+        int ids[64], n, id = 256 + i;
+        Span span = { .text = { marks[i], strlen(marks[i]) }, .control = true };
+        const char *error = tokenize(ids, &n, &v, &span, 1);
+        CHECK(!error && n == 1 && ids[0] == id, "%s: expected %d, got %d tokens", marks[i], id, n);
+        CHECK(token_text(&v, id, -1).length == 0, "%s is printed", marks[i]);
+        span.control = false;
+        error = tokenize(ids, &n, &v, &span, 1);
+        CHECK(!error && n == (int)strlen(marks[i]), "%s in a message: expected its bytes, got %d tokens",
+              marks[i], n);
+    }
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        int id = reply_end(&v, find_template(ends[i].template));
+        CHECK(id >= 256 && !strcmp(texts[id], ends[i].end), "%s: a reply ends at %d", ends[i].template, id);
+    }
+    vocabulary_free(&v), free_bytes(file);
+}
+
+// Byte-level BPE that does not say how it cuts words is cut somehow, and that is told.
+static void test_missing_pre(void) {
+    for (int named = 0; named < 2; named++) {
+        Writer w = { 0 };
+        Buffer *b;
+        add_string(&w, "tokenizer.ggml.model", "gpt2");
+        if (named) add_string(&w, "tokenizer.ggml.pre", "gpt-2");
+        b = put_array(&w, "tokenizer.ggml.tokens", GGUF_STRING, 3);
+        for (int i = 0; i < 3; i++) write_text(b, (const char *[]){ "a", "b", "ab" }[i]);
+        b = put_array(&w, "tokenizer.ggml.merges", GGUF_STRING, 1);
+        write_text(b, "a b");
+        Bytes file = written(&w);
+        Vocabulary v = read_good("byte-level BPE", file);
+        bool told = strstr(v.remarks, "tokenizer.ggml.pre");
+        CHECK(told != named, "the remark is '%s'", v.remarks);
+        vocabulary_free(&v), free_bytes(file);
+    }
+}
+
+// Scores and types as any type of number, the smallest and the largest included.
+static void write_number(Buffer *b, GgufType type, int number) {
+    const float single = (float)number;
+    const double real = number;
+    const int64_t whole = number;                       // little-endian: its first bytes are a shorter one's
+    static const int sizes[N_GGUF_TYPES] = { [GGUF_U8] = 1, [GGUF_I8] = 1, [GGUF_U16] = 2, [GGUF_I16] = 2,
+                                             [GGUF_U32] = 4, [GGUF_I32] = 4, [GGUF_U64] = 8, [GGUF_I64] = 8 };
+    if (type == GGUF_F32) write_bytes(b, &single, sizeof single);
+    else if (type == GGUF_F64) write_bytes(b, &real, sizeof real);
+    else write_bytes(b, &whole, (size_t)sizes[type]);
+}
+
+static void test_number_types(void) {
+    for (GgufType type = 0; type < N_GGUF_TYPES; type++) {
+        if (type == GGUF_BOOL || type == GGUF_STRING || type == GGUF_ARRAY) continue;
+        bool is_signed = type != GGUF_U8 && type != GGUF_U16 && type != GGUF_U32 && type != GGUF_U64;
+        Writer w = { 0 };
+        Buffer *b;
+        w.without = "tokenizer.ggml.token_type";
+        b = put_array(&w, "tokenizer.ggml.token_type", type, N);
+        for (int id = 0; id < N; id++) write_number(b, type, tokens[id].type);
+        Bytes file = vocabulary_file(&w, &none);
+        Vocabulary v = read_good("types of another type", file);
+        CHECK(v.size == N && v.pieces[0].kind == UNKNOWN && v.pieces[9].kind == UNUSED,
+              "token types as %s are read as others", gguf_value_name(type));
+        vocabulary_free(&v), free_bytes(file);
+
+        w = (Writer){ .without = "tokenizer.ggml.scores" };
+        b = put_array(&w, "tokenizer.ggml.scores", type, N);
+        for (int id = 0; id < N; id++) write_number(b, type, is_signed ? -id : id);
+        file = vocabulary_file(&w, &none);
+        v = read_good("scores of another type", file);
+        for (int id = 0; id < v.size; id++)
+            CHECK(v.pieces[id].score == (float)(is_signed ? -id : id), "score %d as %s is read as %g", id,
+                  gguf_value_name(type), v.pieces[id].score);
+        vocabulary_free(&v), free_bytes(file);
+    }
+}
+
 static void test_settings(void) {
     Writer w = { 0 };
     add_u32(&w, "tokenizer.ggml.bos_token_id", 1);
@@ -236,22 +393,27 @@ static void test_settings(void) {
               ends_text(&v, id) ? "ends" : "does not end");
     vocabulary_free(&v), free_bytes(file);
 
-    static const char *const ends[] = { "bos",     "eos",     "eot",       "eom",
-                                        "padding", "unknown", "seperator", "separator" };
+    static const char *const roles[] = { "bos",     "eos",     "eot",       "eom",
+                                         "padding", "unknown", "seperator", "separator" };
     for (int i = 0; i < 8; i++) {
         char key[64];
-        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", ends[i]);
+        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", roles[i]);
         add_u32(&w, key, N);
-        check_gguf_refused("an id one too large", vocabulary_file(&w, &none), key);
-        write_u32(put_key(&w, key, GGUF_I32), UINT32_MAX);
-        check_gguf_refused("an id of -1", vocabulary_file(&w, &none), key);
+        check_role("an id one too large", &w, key, i, true);
+        write_u32(put_key(&w, key, GGUF_I32), (uint32_t)-2);
+        check_role("an id of -2", &w, key, i, true);
         write_u64(put_key(&w, key, GGUF_U64), (1ull << 32) + 1);
-        check_gguf_refused("an id of 2^32 + 1", vocabulary_file(&w, &none), key);
+        check_role("an id of 2^32 + 1", &w, key, i, true);
+        add_u32(&w, key, UINT32_MAX);
+        check_role("an id of 2^32 - 1", &w, key, i, false);
+        write_u32(put_key(&w, key, GGUF_I32), (uint32_t)-1);
+        check_role("an id of -1", &w, key, i, false);
+        write_u64(put_key(&w, key, GGUF_I64), (uint64_t)-1);
+        check_role("an id of -1 in 64 bits", &w, key, i, false);
         add_string(&w, key, "<s>");
         check_gguf_refused("an id that is a string", vocabulary_file(&w, &none), key);
-        if (i >= 4) continue;
-        add_u32(&w, key, UINT32_MAX);
-        check_gguf_refused("an end without an id", vocabulary_file(&w, &none), key);
+        add_f32(&w, key, 1);
+        check_gguf_refused("an id that is a float", vocabulary_file(&w, &none), key);
     }
     for (int i = 0; i < 2; i++) {
         const char *key = i ? "tokenizer.ggml.add_bos_token" : "tokenizer.ggml.add_space_prefix";
@@ -297,10 +459,9 @@ static void test_damaged_arrays(void) {
         check_gguf_refused("a key is missing", vocabulary_file(&w, &none), keys[i]);
         write_u32(put_key(&w, keys[i], GGUF_U32), N);
         check_gguf_refused("a number, not an array", vocabulary_file(&w, &none), keys[i]);
-        Buffer *b = put_key(&w, keys[i], GGUF_ARRAY);
-        write_u32(b, GGUF_U32), write_u64(b, N);
-        for (int k = 0; k < N; k++) write_u32(b, 0);
-        check_gguf_refused("an array of numbers", vocabulary_file(&w, &none), keys[i]);
+        Buffer *b = put_array(&w, keys[i], i ? GGUF_BOOL : GGUF_U8, N);
+        for (int k = 0; k < N; k++) write_bytes(b, "", 1);
+        check_gguf_refused("an array of others", vocabulary_file(&w, &none), keys[i]);
     }
     w.without = "tokenizer.ggml.model";
     check_gguf_refused("no kind", vocabulary_file(&w, &none), "vocabulary");
@@ -320,6 +481,10 @@ int main(void) {
     test_damaged_tokenizer_bin();
     test_pieces();
     test_settings();
+    test_no_bos();
+    test_marks();
+    test_missing_pre();
+    test_number_types();
     test_damaged_arrays();
     return finish("test_vocabulary");
 }
