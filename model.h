@@ -26,8 +26,9 @@ typedef enum {
     N_OPS
 } Op;
 
-// The widest and deepest model, of the most words, that is read: far beyond any there is.
-enum { MOST_DIM = 1 << 20, MOST_LAYERS = 1 << 16, MOST_VOCAB = 1 << 24 };
+// The widest and deepest model, of the most words, that is read: far beyond any there is. A layer takes some
+// pages of the KV cache however narrow it is, so a small file of many would take much.
+enum { MOST_DIM = 1 << 20, MOST_LAYERS = 1 << 12, MOST_VOCAB = 1 << 24 };
 
 // Which numbers of a head RoPE turns together: (0, 1) (2, 3) ... in llama; (0, n/2) (1, n/2 + 1) ... in NeoX.
 typedef enum { PAIRS, HALVES } Rotation;

@@ -363,7 +363,7 @@ def hyperparameters():
         yield one(f"no llama.{key}", llama(key, None), MODEL, key, "missing")
     yield one("context of 8", llama("context_length", u32(8)), RUNS)
     yield one("context of 2^31 - 1", llama("context_length", u32(2**31 - 1)), SAME)
-    for n in (2, 65536, 65537):
+    for n in (2, 4096, 4097, 65536):
         yield one(f"{n} layers, and the tensors of one", llama("block_count", u32(n)), MODEL)
     for n in (3, 5, 31, 33, 2**20):
         yield one(f"{n} heads for a width of {DIM}", llama("attention.head_count", u32(n)), MODEL, "heads")

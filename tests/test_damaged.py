@@ -114,6 +114,21 @@ def test_magic_version_and_flag(models, refused):
     refused("checkpoint", cases)
 
 
+def test_many_narrow_layers(models, run, tmp_path):
+    """Each layer takes some pages of the KV cache: a small file of very many must not take much memory."""
+    path = tmp_path / "model.bin"
+    for layers, legal in ((4096, True), (4097, False), (65536, False)):
+        config = reference.Config(2, 1, layers, 1, 1, make_models.V, 512)
+        make_models.write_model(path, config, make_models.random_arrays(config, True, 0), 0)
+        call = path, "-z", models / "tokenizer.bin", "-i", "a", "-n", 2, "-t", 0
+        if legal:
+            assert in_time(run, call).status == 0
+        else:
+            in_time(run, call).check_refused(1, path, f"n_layers = {layers}")
+        if not run.sanitized:
+            assert run.peak_memory(call)[0] < MEMORY
+
+
 def test_group_size(models, refused):
     """Of version 2; groups must fill a row, and what divides it changes how much there should be."""
     data = (models / "g4-v2-tied.bin").read_bytes()
