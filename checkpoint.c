@@ -268,6 +268,9 @@ static const char *read_model(Model *m, const Gguf *g) {
     return r.error;
 }
 
+// Behind an int, a score and a length, its first token.
+static bool is_tokenizer(Bytes file) { return file.size > 17 && !memcmp(file.data + 12, "<unk>", 5); }
+
 const char *checkpoint_read(Model *m, Bytes file) {
     *m = (Model){ 0 };
     const char *kind = what_is(file), *error;
@@ -279,6 +282,8 @@ const char *checkpoint_read(Model *m, Bytes file) {
         gguf_free(&g);
     } else if (kind && !marked) {
         error = complain("%s; a model is wanted, .gguf or llama2.c's .bin", kind);
+    } else if (!marked && is_tokenizer(file)) {
+        error = "a tokenizer.bin, not a model: give it with -z";
     } else {
         error = llama2c_read(m, file);
         if (!error && !set_frequencies(m)) error = "no memory for the angles of its positions";

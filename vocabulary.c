@@ -23,7 +23,8 @@ static const char *take_pieces(Vocabulary *v, Reader *r, int size) {
         return complain("tokenizer.ggml.tokens holds %llu tokens; at most %d are possible",
                         (unsigned long long)tokens->count, MOST_VOCAB);
     if (size && tokens->count != (uint64_t)size)
-        return complain("it holds %llu tokens, and %d are wanted", (unsigned long long)tokens->count, size);
+        return complain("its vocabulary holds %llu tokens, and the model's embedding has %d rows",
+                        (unsigned long long)tokens->count, size);
     if (scores ? scores->count != tokens->count : !v->byte_level)
         return "tokenizer.ggml.scores: one score for each token is wanted";
     if (types && types->count != tokens->count)

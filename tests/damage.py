@@ -521,6 +521,9 @@ def tensors():
         yield one(f"a norm of {dims}", wrong, MODEL, "output_norm")
     for type in (4, 5, 31, 32, 33, 36, 37, 38, 50, 255, 2**31, 2**32 - 1):
         yield one(f"tensor of type {type}", GOOD.tensor(name, type=type), FILE, name, f"type {type}")
+    for type, kind in {4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4",
+                       37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"}.items():         # names and numbers: old ggml.h
+        yield one(f"tensor of {kind}, which was removed", GOOD.tensor(name, type=type), FILE, kind, "removed")
     block, super = bytes(1024), bytes(2048)
     for type, kind in {9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
                        16: "IQ2_XXS", 19: "IQ1_S", 23: "IQ4_XS", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0",

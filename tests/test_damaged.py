@@ -515,13 +515,24 @@ OTHERS = {                                              # what: (its first bytes
     "web page": (b"<!DOCTYPE html>\n<html><head><title>404</title></head></html>\n", "web page"),
     "web page after blanks": (b"\r\n\n  <html>" + b" " * 99, "web page"),
     "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs"),
+    "Zstandard": (b"\x28\xb5\x2f\xfd" + bytes(99), "unpack"),
+    "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(99), "unpack"),
+    "xz": (b"\xfd7zXZ\0" + bytes(99), "unpack"),
+    "bzip2": (b"BZh91AY&SY" + bytes(99), "unpack"),
+    "LZ4": (b"\x04\x22\x4d\x18" + bytes(99), "unpack"),
+    "RAR": (b"Rar!\x1a\x07\x01\0" + bytes(99), "unpack"),
+    "tar": (b"model.gguf".ljust(257, b"\0") + b"ustar\x0000" + bytes(300), "unpack"),
+    "NumPy": (b"\x93NUMPY\x01\0v\0" + bytes(99), "NumPy"),
+    "ONNX": (b"\x08\x07\x12\x07pytorch" + bytes(99), "ONNX"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
+    "a LoRA adapter from before GGUF": (b"algg\1\0\0\0" + bytes(99), "LoRA"),
     "zip": (b"PK\x03\x04\x14\0\0\0\x08\0" + bytes(99), "zip"),
     "gzip": (b"\x1f\x8b\x08\0\0\0\0\0" + bytes(99), "gzip"),
     "safetensors": (struct.pack("<Q", 40) + b'{"__metadata__":{"format":"pt"}}', "safetensors"),
     "text": ("Once upon a time there was a Zoë.\n".encode() * 9, "text"),
     "JSON": (b'{"dim": 64}\n', "text"),
     "one byte": (b"\x07", ""),
-    "zeros": (bytes(4096), ""),
+    "zeros": (bytes(4096), "zeros"),
     "ones": (b"\xff" * 4096, ""),
 }
 
@@ -531,7 +542,11 @@ def test_something_else(role, models, refused):
     for what, (data, word) in OTHERS.items():
         refused(role, {what: data}, word)
     swapped = models / ("gqa-v0-tied.bin" if role == "tokenizer" else "tokenizer.bin")
-    refused(role, {"the files exchanged": swapped})
+    refused(role, {"the files exchanged": swapped}, "tokenizer.bin")
+    halves = {f"{name} from byte {n * len(data) // 9} on": data[n * len(data) // 9:]
+              for name, data in (("GGUF", bytes(damage.GOOD)), ("llama2.c", swapped.read_bytes()))
+              for n in range(1, 9)}
+    refused(role, halves, "neither" if role == "checkpoint" else "")
     refused(role, {f"random bytes {seed}": make_random(seed) for seed in range(50)})
 
 
