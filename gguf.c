@@ -211,12 +211,14 @@ static const char *sort_tensors(Gguf *g) {
 const GgufPair *gguf_find(const Gguf *g, const char *key) {
     GgufPair wanted = { .key = { key, strlen(key) } }, *pointer = &wanted;
     GgufPair **found = bsearch(&pointer, g->by_key, g->n_pairs, sizeof *g->by_key, by_key);
+    if (found) (*found)->asked_for = true;
     return found ? *found : NULL;
 }
 
 const GgufTensor *gguf_tensor(const Gguf *g, const char *name) {
     GgufTensor wanted = { .name = { name, strlen(name) } }, *pointer = &wanted;
     GgufTensor **found = bsearch(&pointer, g->by_name, g->n_tensors, sizeof *g->by_name, by_name);
+    if (found) (*found)->asked_for = true;
     return found ? *found : NULL;
 }
 
@@ -313,6 +315,14 @@ void refuse(Reader *r, const char *format, ...) {
     va_end(arguments);
 }
 
+const GgufPair *need_key(Reader *r, const char *key) {
+    const GgufPair *p = find_key(r, key);
+    if (!p)
+        refuse(r, "the key %s%s is missing, without which it cannot be read: convert the model again",
+               *key == '*' ? r->architecture : "", key + (*key == '*'));
+    return p;
+}
+
 static void wrong_type(Reader *r, const GgufPair *p, const char *wanted) {
     refuse(r, "%.*s has the type %s; %s is wanted", text_length(p->key), p->key.data,
            gguf_value_name(p->type), wanted);
@@ -321,12 +331,8 @@ static void wrong_type(Reader *r, const GgufPair *p, const char *wanted) {
 // A whole number of any integer type, from least to most. Where the key is missing: fallback, or, if that is
 // -1, an error.
 int64_t read_int(Reader *r, const char *key, int64_t fallback, int64_t least, int64_t most) {
-    const GgufPair *p = find_key(r, key);
-    if (!p && fallback >= 0) return fallback;
-    if (!p) {
-        refuse(r, "the key %s%s is missing", *key == '*' ? r->architecture : "", key + (*key == '*'));
-        return least;
-    }
+    const GgufPair *p = fallback < 0 ? need_key(r, key) : find_key(r, key);
+    if (!p) return fallback < 0 ? least : fallback;
     static const int8_t sign[N_GGUF_TYPES] = {
         [GGUF_I8] = 1, [GGUF_I16] = 1, [GGUF_I32] = 1, [GGUF_I64] = 1
     };

@@ -329,6 +329,7 @@ typedef struct {
     GgufType type, item_type;       // item_type: of an array's items, otherwise type
     uint64_t count;                 // of an array's items, otherwise 1
     Cursor items;
+    bool asked_for;                 // by gguf_find
 } GgufPair;
 typedef struct {
     Text name;
@@ -337,6 +338,7 @@ typedef struct {
     uint64_t offset;
     size_t bytes;
     const void *data;
+    bool asked_for;                 // by gguf_tensor
 } GgufTensor;
 typedef struct {
     uint32_t version, alignment;
@@ -360,6 +362,7 @@ Text take_string(Cursor *c);
 typedef struct { const Gguf *g; const char *architecture, *error; } Reader;
 void refuse(Reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const GgufPair *find_key(const Reader *r, const char *key);
+const GgufPair *need_key(Reader *r, const char *key);   // NULL where it is missing, which is an error
 int64_t read_int(Reader *r, const char *key, int64_t fallback, int64_t least, int64_t most);
 float read_float(Reader *r, const char *key, float fallback, float least, float most);
 bool read_bool(Reader *r, const char *key, bool fallback);

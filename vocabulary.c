@@ -92,8 +92,11 @@ static const char *spell_pieces(Vocabulary *v) {
 // Strings "left right", the earlier the sooner.
 static const char *take_merges(Vocabulary *v, Reader *r) {
     const GgufPair *merges = read_array(r, "tokenizer.ggml.merges", GGUF_STRING);
+    need_key(r, "tokenizer.ggml.merges");
     if (r->error) return r->error;
-    if (!merges || merges->count > MOST_VOCAB) return "tokenizer.ggml.merges: a list of merges is wanted";
+    if (merges->count > MOST_VOCAB)
+        return complain("tokenizer.ggml.merges holds %llu merges; at most %d are possible",
+                        (unsigned long long)merges->count, MOST_VOCAB);
     const char *error = vocabulary_expect_merges(v, (int)merges->count);
     Cursor in = merges->items;
     for (int rank = 0; rank < (int)merges->count && !error; rank++) {
@@ -145,6 +148,8 @@ static const char *gguf_vocabulary(Vocabulary *v, const Gguf *g, int size) {
     Reader r = { g, "", NULL };
     const char *error;
     Text model = read_string(&r, "tokenizer.ggml.model");
+    if (!find_key(&r, "tokenizer.ggml.model"))
+        refuse(&r, "the key tokenizer.ggml.model is missing: it holds no vocabulary; name one with -z FILE");
     v->byte_level = text_is(model, "gpt2");
     v->add_bos = v->add_space = !v->byte_level;
     if (!v->byte_level && !text_is(model, "llama"))

@@ -188,12 +188,17 @@ def metadata():
                     (BOOL, 2), (F32, NAN), (F32, -INF), (F64, NAN), (F64, 1e300),
                     (STRING, b"\xed\xa0\x80\0\"\\\n"), (STRING, "")):
         yield one(f"unknown key of type {type}: {x}", odd(value(type, x)), SAME)
-    yield one("unknown key of the architecture", llama("unheard_of", bool_(1)), SAME)
+    for data in (bool_(1), u32(7), f32(0.5), text("new"), array(F32, [0.0, 1.0])):
+        yield one(f"unknown key of the architecture: {data[:12]}", llama("unheard_of", data), MODEL,
+                  "llama.unheard_of")
+    for data in (bool_(0), u32(0), f32(0), text(""), array(F32, [0.0, 0.0])):
+        yield one(f"unknown key that says none: {data[:12]}", llama("unheard_of", data), SAME)
+    yield one("unknown key of another architecture", first(("mamba.unheard_of", u32(7))), SAME)
     yield one("40000 unknown keys", first(*((f"k{i}", u8(0)) for i in range(40_000))), SAME)
     yield one("duplicate key", first(GOOD.pairs[1]), FILE, GOOD.pairs[1][0], "twice")
     yield one("duplicate key, unknown", first(("odd", u8(0)), ("odd", u8(1))), FILE, "odd", "twice")
     yield one("keys that differ in a zero byte", first(("odd", u8(0)), ("odd\0", u8(1))), SAME)
-    yield one("a key with a zero byte is another key", first(("llama.block_count\0", u32(9))), SAME)
+    yield one("a key with a zero byte is another key", first(("llama.block_count\0", u32(9))), MODEL, "known")
     yield one("keys in the other order", replace(GOOD, pairs=GOOD.pairs[::-1]), SAME)
 
 
@@ -258,11 +263,17 @@ def hyperparameters():
             yield one(f"llama.{key} = {x}", llama(key, u32(x)), MODEL, key, f"{x};")
         for x in (2**40, HUGE):
             yield one(f"llama.{key} = {x}", llama(key, u64(x)), MODEL, key, f"{x};")
-        yield one(f"no llama.{key}", llama(key, None), MODEL, key, "missing")
+        yield one(f"no llama.{key}", llama(key, None), MODEL, f"the key llama.{key} is missing", "convert")
     yield one("context of 8", llama("context_length", u32(8)), RUNS)
     yield one("context of 2^31 - 1", llama("context_length", u32(2**31 - 1)), SAME)
     for n in (2, 4096, 4097, 65536):
         yield one(f"{n} layers, and the tensors of one", llama("block_count", u32(n)), MODEL)
+    second = [replace(t, name=t.name.replace("blk.0", "blk.1")) for t in GOOD.tensors if "blk" in t.name]
+    yield one("two layers, and the tensors of two", replace(llama("block_count", u32(2)),
+                                                            tensors=[*GOOD.tensors, *second]), RUNS)
+    yield one("one layer, and the tensors of two", also(*second), MODEL, "block_count is 1")
+    for t in second:
+        yield one(f"one layer, and {t.name}", also(t), MODEL, "block_count is 1", t.name)
     for n in (3, 5, 31, 33, 2**20):
         yield one(f"{n} heads for a width of {DIM}", llama("attention.head_count", u32(n)), MODEL, "heads")
     for n in (3, 5, 8):
@@ -298,6 +309,23 @@ def hyperparameters():
         yield one(f"scaling {kind}, by 1", llama("rope.scaling.type", text(kind)), SAME)
     for kind in ("yarn", "longrope", "su", "dynamic"):
         yield one(f"scaling {kind}", llama("rope.scaling.type", text(kind)), MODEL, kind)
+    for n in (1, 4, CONTEXT - 1):
+        yield one(f"a window of {n}", llama("attention.sliding_window", u32(n)), MODEL, "sliding_window", n)
+    for n in (0, CONTEXT, 2**31 - 1):
+        yield one(f"a window of {n}", llama("attention.sliding_window", u32(n)), SAME)
+    for key, neutral in {"attention.clamp_kqv": 0, "attention.scale": 0, "attention.max_alibi_bias": 0,
+                         "logit_scale": 1, "embedding_scale": 1, "residual_scale": 1,
+                         "attn_logit_softcapping": 0, "final_logit_softcapping": 0,
+                         "rope.scaling.attn_factor": 1}.items():
+        yield one(f"{key} of 2", llama(key, f32(2)), MODEL, key)
+        for x in {0, neutral}:
+            yield one(f"{key} of {x}", llama(key, f32(x)), SAME)
+    yield one("attention that is not causal", llama("attention.causal", bool_(0)), MODEL, "causal")
+    yield one("attention that is causal", llama("attention.causal", bool_(1)), SAME)
+    yield one("a scale of 1e-7", llama("rope.scaling.factor", f32(1e-7)), MODEL, "scaling")
+    for kind in ("adapter", "mmproj", "imatrix"):
+        yield one(f"a file of the type {kind}", first(("general.type", text(kind))), MODEL, "not ", "model")
+    yield one("a file of the type model", first(("general.type", text("model"))), SAME)
     llama3 = llama("rope.scaling.type", text("llama3")).pair("llama.rope.scaling.factor", f32(8))
     yield one("scaling llama3", llama3, RUNS)
     yield one("scaling llama3, low = high", llama3.pair("llama.rope.scaling.low_freq_factor", f32(4)), MODEL,
@@ -344,9 +372,13 @@ def vocabulary():
     yield one("tokens, but none", GOOD.pair(tokens, array(STRING, [])), VOCABULARY, tokens)
     yield one("no scores", GOOD.pair(scores, None), VOCABULARY, scores)
     yield one("no types", GOOD.pair(kinds, None), RUNS)
-    for n in (N - 1, N + 1):                            # a vocabulary by itself it still is
-        other = spells([*TOKENS, "zz"][:n], [*TYPES, 1][:n])
-        yield one(f"{n} tokens, {N} embeddings", other, LATER, f"{n} tokens", N)
+    yield one(f"{N - 1} tokens, {N} embeddings", spells(TOKENS[:-1], TYPES[:-1]), RUNS)
+    more = spells([*TOKENS, "zz"], [*TYPES, 1])         # a vocabulary by itself it still is
+    yield one(f"{N + 1} tokens, {N} embeddings", more, LATER, f"{N + 1} tokens", N, "embedding")
+    padded = GOOD.tensors[0].data + floats(random.Random(8), 32 * DIM, 3)      # the likeliest, if they count
+    for n in (1, 32):
+        yield one(f"{n} embeddings too many", GOOD.tensor("token_embd.weight", shape=[DIM, N + n],
+                                                          data=padded[:4 * DIM * (N + n)]), SAME)
     for x in (NAN, INF, -INF):
         yield one(f"score {x}", GOOD.pair(scores, array(F32, [0.0] * (N - 1) + [x])), VOCABULARY,
                   f"token {N - 1}", "score")
@@ -373,14 +405,14 @@ def vocabulary():
     yield one("every token the same", spells(["a"] * N), RUNS)
     bpe, merges = ggml("model", text("gpt2")), "tokenizer.ggml.merges"
     yield one("byte-level BPE", bpe.pair(merges, array(STRING, ["a b", "ab a", "xyz zyx"])), RUNS)
-    yield one("byte-level BPE without merges", bpe, VOCABULARY, merges)
+    yield one("byte-level BPE without merges", bpe, VOCABULARY, f"{merges} is missing")
     yield one("merges of numbers", bpe.pair(merges, array(U32, [1, 2])), VOCABULARY, merges)
     for odd in ("", "a", " ", "ab", " a", "a "):
         yield one(f"a merge of {odd!r}", bpe.pair(merges, array(STRING, ["a b", odd])), VOCABULARY, "merge 1")
     yield one("words cut in an unknown way", bpe.pair("tokenizer.ggml.pre", text("kana")), VOCABULARY, "kana")
     for kind in ("bert", "t5", "rwkv", "none", "no_vocab"):
         yield one(f"vocabulary of {kind}", ggml("model", text(kind)), VOCABULARY, kind)
-    yield one("no kind of vocabulary", ggml("model", None), VOCABULARY)
+    yield one("no kind of vocabulary", ggml("model", None), VOCABULARY, "ggml.model is missing", "-z")
     yield one("merges under a vocabulary without", ggml("merges", array(STRING, ["a b"])), SAME)
     yield one("a chat template of formats", GOOD.pair("tokenizer.chat_template", text("%s%n{{ x }}" * 100)),
               SAME)
@@ -410,7 +442,14 @@ def tensors():
     for n in (0, 5, 6, 255, 2**31, 2**32 - 1):
         yield one(f"{n} dimensions", GOOD.tensor(name, n_dims=n), FILE, name, f"{n} dimensions")
     yield one("five dimensions, all there", shape(DIM, DIM, 1, 1, 1), FILE, name, "5 dimensions")
-    yield one("three dimensions for a matrix", shape(DIM, DIM, 1), EITHER, name)
+    for ones in ((1,), (1, 1)):
+        yield one(f"a matrix with {len(ones)} dimensions of 1", shape(DIM, DIM, *ones), SAME)
+        yield one(f"a norm with {len(ones)} dimensions of 1",
+                  GOOD.tensor("output_norm.weight", shape=[DIM, *ones]), SAME)
+        yield one(f"embeddings with {len(ones)} dimensions of 1",
+                  GOOD.tensor("token_embd.weight", shape=[DIM, N, *ones]), SAME)
+    for dims in ((DIM, 4, 8), (DIM, 1, DIM), (4, 8, DIM), (DIM, 4, 1, 8), (1, 1, DIM, DIM)):
+        yield one(f"a matrix of the shape {dims}", shape(*dims), MODEL, name, ", ".join(map(str, dims[::-1])))
     yield one("one dimension for a matrix", shape(DIM * DIM), MODEL, name)
     yield one("rows and columns exchanged", GOOD.tensor("blk.0.attn_k.weight", shape=[16, DIM]), MODEL,
               "attn_k")
@@ -447,14 +486,21 @@ def tensors():
         else:
             yield one(f"{t.name} one row short", short, MODEL, t.name)
     extra = Tensor("extra.weight", [DIM], bytes(4 * DIM))
-    yield one("unknown tensor", also(extra), SAME)
-    yield one("unknown tensor of a type that is not run", also(replace(extra, type=26)), SAME)
-    yield one("unknown tensor of one number", also(Tensor("x", [1], bytes(4))), SAME)
+    for odd in ("extra.weight", "x", "token_embd_norm.weight", "position_embd.weight", "token_types.weight",
+                "rope_factors_long.weight", "rope_factors_short.weight", "cls.weight", "output.scale",
+                "token_embd.bias", "blk.0.attn_gate.weight", "blk.0.attn_sinks.weight", "blk.0.attn_q.scale",
+                "blk.0.attn_q.lora_a", "blk.0.ffn_up.weight.bias", "blk.00.ffn_up.weight",
+                "TOKEN_EMBD.weight"):
+        yield one(f"a tensor {odd}", also(replace(extra, name=odd)), MODEL, odd)
+    yield one("unknown tensor of a type that is not run", also(replace(extra, type=26)), MODEL, extra.name)
+    for odd in ("blk.0.attn_rot_embd", "blk.0.attn_rot_embd.weight"):   # of old converters
+        yield one(f"a tensor {odd}", also(replace(extra, name=odd)), SAME)
     yield one("tensors in the other order", replace(GOOD, tensors=GOOD.tensors[::-1]), SAME)
     yield one("duplicate tensor", also(GOOD.tensors[0]), FILE, "token_embd.weight", "twice")
     yield one("tensor without a name", also(replace(extra, name="")), FILE, "name of 0 bytes")
     yield one("tensor with a name of 65536", also(replace(extra, name="n" * 65536)), FILE, "name of 65536")
-    yield one("tensor with a name of 200, not ASCII", also(replace(extra, name="é\n\0" * 50)), SAME)
+    yield one("tensor with a name of 200, not ASCII", also(replace(extra, name="é\n\0" * 50)), MODEL,
+              "tensor")
     bias = Tensor("blk.0.attn_q.bias", [DIM], bytes(4 * DIM))
     yield one("bias of zeros", also(bias), SAME)
     yield one("bias too short", also(replace(bias, shape=[DIM - 1])), MODEL, bias.name)
@@ -544,7 +590,7 @@ def layout():
         yield one(f"{key}: {kind}", GOOD.pair(key, data), FILE, key, "type")
     yield one("bytes after the last tensor", replace(GOOD, tail=b"tail" * 99), SAME)
     yield one("one byte after the last tensor", replace(GOOD, tail=b"x"), SAME)
-    short = Tensor("zz", [1], b"\0\0\0\0")
+    short = Tensor("blk.0.attn_rot_embd", [1], b"\0\0\0\0")
     unpadded = bytes(also(short))
     yield one("no padding after the last tensor", unpadded[:-28], SAME)
     yield one("one byte of the last tensor missing", unpadded[:-29], FILE, "1 are missing")
