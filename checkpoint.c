@@ -117,7 +117,7 @@ static const float *read_vector(Reader *r, int layer, const char *name, const ch
         return NULL;
     }
     if (gguf_runnable(t->type) != F32 || t->shape[0] != (uint64_t)n || t->bytes != n * sizeof(float))
-        refuse(r, "the tensor %s has rows of %llu numbers in %s; one of %d in F32 is expected",
+        refuse(r, "the tensor %s has rows of %llu numbers in %s; one of %d in F32, F16 or BF16 is expected",
                full, (unsigned long long)t->shape[0], gguf_type_name(t->type), n);
     return t->data;
 }
@@ -193,6 +193,31 @@ static void refuse_other_tensors(Reader *r, int n_layers) {
             refuse(r, "the tensor %.*s is none of a plain %s and would change the result: that cannot be run "
                    "yet", text_length(t->name), t->name.data, r->architecture);
     }
+}
+
+// Norms and biases that are stored in F16 or BF16 are widened, here and in the index: to a float it is exact.
+static const char *widen_vectors(Model *m, const Gguf *g) {
+    size_t total = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        float *out = m->vectors;
+        for (GgufTensor *t = g->tensors; t < g->tensors + g->n_tensors; t++) {
+            int type = gguf_runnable(t->type), n = t->shape[0] < MOST_VOCAB ? (int)t->shape[0] : 0;
+            if ((type != F16 && type != BF16) || t->bytes != (size_t)n * sizeof(Half) ||
+                (uintptr_t)t->data % sizeof(Half))
+                continue;
+            if (pass == 0) {
+                total += (size_t)n;
+                continue;
+            }
+            kernels_portable.decode[type](out, &(Matrix){ (Type)type, 1, n, t->data, NULL, 0 }, 0);
+            *t = (GgufTensor){ t->name, 0, t->n_dims, { t->shape[0], 1, 1, 1 }, t->offset,
+                               (size_t)n * sizeof(float), out, false };
+            out += n;
+        }
+        if (pass == 0 && !(m->vectors = calloc(total + 1, sizeof *m->vectors)))
+            return "no memory for its vectors";
+    }
+    return NULL;
 }
 
 static void read_weights(Reader *r, Model *m, float eps) {
@@ -302,6 +327,8 @@ static const char *read_model(Model *m, const Gguf *g) {
                         g->n_tensors);
     m->weights.layers = calloc(m->config.n_layers, sizeof *m->weights.layers);
     if (!m->weights.layers || !set_frequencies(m)) return "no memory for the table of its weights";
+    const char *error = widen_vectors(m, g);
+    if (error) return error;
     read_weights(&r, m, eps);
     if (!r.error) read_scaling(&r, &m->config, m->frequencies);
     if (!r.error) refuse_other_tensors(&r, m->config.n_layers);
@@ -338,5 +365,6 @@ int default_context(const Config *c) { return c->seq_len < 4096 ? c->seq_len : 4
 void model_free(Model *m) {
     free(m->weights.layers);
     free(m->frequencies);
+    free(m->vectors);
     *m = (Model){ 0 };
 }

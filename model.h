@@ -86,6 +86,7 @@ typedef struct {            // never changes once loaded; any number of States c
     Config config;
     Weights weights;
     float *frequencies;     // (rope_dim / 2)  radians that each pair turns per position
+    float *vectors;         // those that the file holds in F16 or BF16, as floats
 } Model;
 
 // ---------------------------------------------------------------------------- a pass through it

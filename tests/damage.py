@@ -477,7 +477,13 @@ def tensors():
                   "blocks of 256")
     for type in (1, 30):
         yield one(f"tensor of zeros, type {type}", GOOD.tensor(name, type=type, data=super), RUNS)
-        yield one(f"norm of type {type}", GOOD.tensor("output_norm.weight", type=type), MODEL, "output_norm")
+        ones = struct.pack("<H", {1: 0x3c00, 30: 0x3f80}[type]) * DIM          # 1.0 in F16, in BF16
+        for t in [t for t in GOOD.tensors if len(t.shape) == 1]:
+            yield one(f"{t.name} of type {type}", GOOD.tensor(t.name, type=type, data=ones), RUNS)
+        yield one(f"norm of type {type} and half the width",
+                  GOOD.tensor("output_norm.weight", shape=[DIM // 2], type=type, data=ones), MODEL,
+                  "output_norm")
+    yield one("norm of Q8_0", GOOD.tensor("output_norm.weight", type=8), MODEL, "output_norm")
     for t in GOOD.tensors:
         yield one(f"no {t.name}", GOOD.tensor(t.name), MODEL, t.name)
         short = GOOD.tensor(t.name, shape=[*t.shape[:-1], t.shape[-1] - 1])
@@ -504,7 +510,7 @@ def tensors():
     bias = Tensor("blk.0.attn_q.bias", [DIM], bytes(4 * DIM))
     yield one("bias of zeros", also(bias), SAME)
     yield one("bias too short", also(replace(bias, shape=[DIM - 1])), MODEL, bias.name)
-    yield one("bias of F16", also(replace(bias, type=1)), MODEL, bias.name)
+    yield one("bias of F16", also(replace(bias, type=1)), SAME)
     for x in "qk":
         norm = replace(bias, name=f"blk.0.attn_{x}_norm.weight")
         yield one(f"a norm on {x}", also(norm), MODEL, "normalizes")

@@ -310,6 +310,50 @@ static void test_tensors(void) {
     }
 }
 
+// Norms, biases and RoPE's factors in F16 and BF16. What the bits are worth is written out by hand.
+static void test_half_vectors(void) {
+    static const struct { uint32_t type; Half bits[8]; float values[8]; } halves[] = {
+        { 1, { 0x3c00, 0xc000, 0x3555, 0x0001, 0x7bff, 0x8000, 0x0400, 0x3bff },
+          { 1, -2, 0.333251953125f, 0x1p-24f, 65504, -0.0f, 0x1p-14f, 0.99951171875f } },
+        { 30, { 0x3f80, 0xc000, 0x3eab, 0x0001, 0x7f7f, 0x8000, 0x0080, 0x3f7f },
+          { 1, -2, 0.333984375f, 0x1p-133f, 0x1.fep127f, -0.0f, 0x1p-126f, 0.99609375f } },
+    };
+    static const char *const names[] = {
+        "output_norm.weight", "blk.1.ffn_norm.weight", "blk.0.attn_norm.bias", "blk.1.attn_q.bias",
+    };
+    Style style = { F32, false, true, true };
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < 4; i++) {
+            Writer w = { .without = names[i] };
+            put_tensor(&w, names[i], halves[k].type, 1, (uint64_t[]){ 8 }, 0);
+            write_bytes(&w.data, halves[k].bits, sizeof halves[k].bits);
+            Bytes file = model_file(&w, "llama", &llama, style);
+            Model m;
+            const char *error = checkpoint_read(&m, file);
+            CHECK(!error, "%s in type %u is refused: %s", names[i], halves[k].type, error);
+            const Weights *q = &m.weights;
+            const float *got = error ? NULL : i == 0 ? q->final_norm.weight
+                               : i == 1 ? q->layers[1].ffn_norm.weight
+                               : i == 2 ? q->layers[0].attn_norm.bias : q->layers[1].wq.bias;
+            for (int n = 0; n < 8 && got; n++)
+                CHECK(!memcmp(&got[n], &halves[k].values[n], sizeof *got),
+                      "%s in type %u [%d]: expected %g, got %g", names[i], halves[k].type, n,
+                      halves[k].values[n], got[n]);
+            if (got) check_vector(q->layers[0].ffn_norm.weight, 0, "ffn_norm", ".weight", 8, true);
+            model_free(&m), free_bytes(file);
+        }
+        Writer w = { 0 };
+        put_tensor(&w, "rope_freqs.weight", halves[k].type, 1, (uint64_t[]){ 1 }, 0);
+        write_bytes(&w.data, &(Half){ 0x4080 }, sizeof(Half));      // 2.25, or 4 in BF16
+        Bytes file = model_file(&w, "llama", &llama, plain);
+        Model m;
+        const char *error = checkpoint_read(&m, file);
+        float by = k ? 4 : 2.25f;
+        CHECK(!error && m.frequencies[0] == 1 / by, "a factor in type %u: %s", halves[k].type, error);
+        model_free(&m), free_bytes(file);
+    }
+}
+
 // Embeddings and classifiers are filled up to a multiple of 64, or more: rows beyond the last token are cut.
 static void test_spare_rows(void) {
     for (int tokens = 1; tokens <= 12; tokens++)
@@ -440,6 +484,7 @@ int main(void) {
     test_odd_floats();
     test_missing();
     test_tensors();
+    test_half_vectors();
     test_spare_rows();
     test_cannot_run();
     test_places();
