@@ -38,7 +38,7 @@ bool text_is(Text t, const char *word) { return t.size == strlen(word) && !memcm
 static const char *map_open_file(Bytes *file, int fd) {
     struct stat st;
     if (fstat(fd, &st)) return complain("%s", strerror(errno));
-    if (S_ISDIR(st.st_mode)) return "a directory, where a file is wanted";
+    if (S_ISDIR(st.st_mode)) return "a directory, not a file; export.py converts a model's folder";
     if (!S_ISREG(st.st_mode)) return "not a regular file: it cannot be mapped into memory";
     if (st.st_size == 0) return "an empty file";
     void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -97,6 +97,20 @@ static const char *what_text(Bytes file) {
     return tag ? "a web page: the download answered with HTML or XML; fetch the raw file" : "a text file";
 }
 
+// A protocol buffer whose first field is a piece: its length, then the piece's text, then its score.
+static bool is_sentencepiece(Bytes file) {
+    const uint8_t *d = file.data;
+    return file.size > 4 && d[0] == '\n' && d[2] == '\n' && d[3] && d[3] + 2 < d[1] &&
+           file.size > 4u + d[3] && d[4 + d[3]] == 0x15;
+}
+
+static bool is_zeros(Bytes file) {
+    size_t i = 0, n = file.size < 64 ? file.size : 64;
+    while (i < n && !file.data[i]) i++;
+    return n && i == n;
+}
+
+// No header of llama2.c's begins with any of these: dim would be odd, or beyond MOST_DIM.
 const char *what_is(Bytes file) {
     static const struct { int offset; const char *mark, *meaning; } known[] = {
         { 0, "version https://git-lfs", "a git-lfs pointer, not the file: fetch it with 'git lfs pull'" },
@@ -107,11 +121,35 @@ const char *what_is(Bytes file) {
         { 0, "tjgg", "a ggml file from before GGUF: it has to be converted first" },
         { 0, "lmgg", "a ggml file from before GGUF: it has to be converted first" },
         { 0, "fmgg", "a ggml file from before GGUF: it has to be converted first" },
+        { 0, "algg", "an adapter (LoRA) from before GGUF, not a model" },
         { 0, "PK\3\4", "a zip archive (as PyTorch's .pt and .pth are): it has to be converted first" },
         { 0, "\x80\2\x8a\nl\xfc", "a PyTorch file of the old form: it has to be converted first" },
+        { 0, "\x80\2}", "a Python pickle: it has to be converted first" },
+        { 0, "\x80\3}", "a Python pickle: it has to be converted first" },
+        { 0, "\x80\4\x95", "a Python pickle: it has to be converted first" },
+        { 0, "\x80\5\x95", "a Python pickle: it has to be converted first" },
+        { 0, "\x93NUMPY", "a NumPy array, not a model" },
+        { 0, "\x89HDF\r\n\x1a\n", "an HDF5 file (as Keras writes): it cannot be converted here" },
+        { 4, "TFL3", "a TensorFlow Lite model: it cannot be converted here" },
         { 0, "\x1f\x8b\x08", "a gzip archive: unpack it first" },
-        { 2, "\n\5<unk>", "a SentencePiece model: it has to be converted first" },
+        { 0, "\x28\xb5\x2f\xfd", "a Zstandard archive: unpack it first (unzstd)" },
+        { 0, "\x04\x22\x4d\x18", "an LZ4 archive: unpack it first" },
+        { 0, "\xfd" "7zXZ", "an xz archive: unpack it first" },
+        { 0, "BZh", "a bzip2 archive: unpack it first" },
+        { 0, "7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first" },
+        { 0, "Rar!\x1a\x07", "a RAR archive: unpack it first" },
+        { 257, "ustar", "a tar archive: unpack it first" },
+        { 0, "%PDF", "a PDF document" },
+        { 0, "\x89PNG", "a picture" },
+        { 0, "\xff\xd8\xff", "a picture" },
+        { 0, "SQLite format 3", "an SQLite database" },
+        { 0, "PAR1", "a Parquet file, not a model" },
+        { 0, "ARROW1", "an Arrow file, not a model" },
         { 0, "\x7f" "ELF", "a program" },
+        { 0, "\xcf\xfa\xed\xfe", "a program" },
+        { 0, "MZ\x90", "a program" },
+        { 0, "MZqFpD", "a program (a llamafile holds its model as a zip archive does: unzip it)" },
+        { 0, "\x08\x07\x12", "an ONNX model: it cannot be converted here" },
         { 8, "{\"", "a safetensors file: it has to be converted first" },
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -119,5 +157,7 @@ const char *what_is(Bytes file) {
         if (file.size >= offset + length && !memcmp(file.data + offset, known[i].mark, length))
             return known[i].meaning;
     }
+    if (is_sentencepiece(file)) return "a SentencePiece model: it has to be converted first";
+    if (is_zeros(file)) return "it begins with zeros: a download that never came, or a part of a file";
     return what_text(file);
 }

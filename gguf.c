@@ -13,8 +13,9 @@
 
 // ---------------------------------------------------------------------------- ggml's number formats
 
-// Every one there is, so that a file can be described even if it cannot be run. run: ours, or -1.
-static const struct { const char *name; int block, bytes, run; } ggml_types[] = {
+// Every one there is, so that a file can be described even if it cannot be run. run: ours, or -1. plain: of
+// one that ggml has removed again, the type of the same model that is still about.
+static const struct { const char *name; int block, bytes, run; const char *plain; } ggml_types[] = {
     [0] = { "F32", 1, 4, F32 },          [1] = { "F16", 1, 2, F16 },        [2] = { "Q4_0", 32, 18, Q4_0 },
     [3] = { "Q4_1", 32, 20, Q4_1 },      [6] = { "Q5_0", 32, 22, Q5_0 },    [7] = { "Q5_1", 32, 24, Q5_1 },
     [8] = { "Q8_0", 32, 34, Q8_0 },      [9] = { "Q8_1", 32, 36, -1 },      [10] = { "Q2_K", 256, 84, Q2_K },
@@ -27,6 +28,10 @@ static const struct { const char *name; int block, bytes, run; } ggml_types[] = 
     [29] = { "IQ1_M", 256, 56, -1 },     [30] = { "BF16", 1, 2, BF16 },     [34] = { "TQ1_0", 256, 54, -1 },
     [35] = { "TQ2_0", 256, 66, -1 },     [39] = { "MXFP4", 32, 17, -1 },    [40] = { "NVFP4", 64, 36, -1 },
     [41] = { "Q1_0", 128, 18, -1 },
+    [4] = { "Q4_2", .plain = "Q4_0" },       [5] = { "Q4_3", .plain = "Q4_1" },
+    [31] = { "Q4_0_4_4", .plain = "Q4_0" },  [32] = { "Q4_0_4_8", .plain = "Q4_0" },
+    [33] = { "Q4_0_8_8", .plain = "Q4_0" },  [36] = { "IQ4_NL_4_4", .plain = "IQ4_NL" },
+    [37] = { "IQ4_NL_4_8", .plain = "IQ4_NL" }, [38] = { "IQ4_NL_8_8", .plain = "IQ4_NL" },
 };
 enum { N_GGML_TYPES = sizeof ggml_types / sizeof *ggml_types };
 
@@ -116,8 +121,12 @@ static const char *take_tensor(GgufTensor *t, Cursor *in, uint64_t alignment) {
     uint32_t type = take_u32(in);
     t->offset = take_u64(in);
     if (in->failed) return "ends inside its tensor index; is the download complete?";
-    if (type >= N_GGML_TYPES || !ggml_types[type].name)
-        return complain("tensor %.*s has the type %u, which is none of ggml's", length, t->name.data, type);
+    if (type >= N_GGML_TYPES)
+        return complain("tensor %.*s has the type %u, which is none of ggml's that are known; if the file is "
+                        "not damaged, a newer prenorm may know it", length, t->name.data, type);
+    if (ggml_types[type].plain)
+        return complain("tensor %.*s has the type %u, %s, which llama.cpp has removed: use the model's file "
+                        "in %s", length, t->name.data, type, ggml_types[type].name, ggml_types[type].plain);
     t->type = (int)type;
     if (t->shape[0] % (uint64_t)ggml_types[type].block)
         return complain("tensor %.*s has rows of %llu numbers; %s comes in blocks of %d", length,
@@ -202,12 +211,14 @@ static const char *sort_tensors(Gguf *g) {
 const GgufPair *gguf_find(const Gguf *g, const char *key) {
     GgufPair wanted = { .key = { key, strlen(key) } }, *pointer = &wanted;
     GgufPair **found = bsearch(&pointer, g->by_key, g->n_pairs, sizeof *g->by_key, by_key);
+    if (found) (*found)->asked_for = true;
     return found ? *found : NULL;
 }
 
 const GgufTensor *gguf_tensor(const Gguf *g, const char *name) {
     GgufTensor wanted = { .name = { name, strlen(name) } }, *pointer = &wanted;
     GgufTensor **found = bsearch(&pointer, g->by_name, g->n_tensors, sizeof *g->by_name, by_name);
+    if (found) (*found)->asked_for = true;
     return found ? *found : NULL;
 }
 
@@ -304,6 +315,14 @@ void refuse(Reader *r, const char *format, ...) {
     va_end(arguments);
 }
 
+const GgufPair *need_key(Reader *r, const char *key) {
+    const GgufPair *p = find_key(r, key);
+    if (!p)
+        refuse(r, "the key %s%s is missing, without which it cannot be read: convert the model again",
+               *key == '*' ? r->architecture : "", key + (*key == '*'));
+    return p;
+}
+
 static void wrong_type(Reader *r, const GgufPair *p, const char *wanted) {
     refuse(r, "%.*s has the type %s; %s is wanted", text_length(p->key), p->key.data,
            gguf_value_name(p->type), wanted);
@@ -312,12 +331,8 @@ static void wrong_type(Reader *r, const GgufPair *p, const char *wanted) {
 // A whole number of any integer type, from least to most. Where the key is missing: fallback, or, if that is
 // -1, an error.
 int64_t read_int(Reader *r, const char *key, int64_t fallback, int64_t least, int64_t most) {
-    const GgufPair *p = find_key(r, key);
-    if (!p && fallback >= 0) return fallback;
-    if (!p) {
-        refuse(r, "the key %s%s is missing", *key == '*' ? r->architecture : "", key + (*key == '*'));
-        return least;
-    }
+    const GgufPair *p = fallback < 0 ? need_key(r, key) : find_key(r, key);
+    if (!p) return fallback < 0 ? least : fallback;
     static const int8_t sign[N_GGUF_TYPES] = {
         [GGUF_I8] = 1, [GGUF_I16] = 1, [GGUF_I32] = 1, [GGUF_I64] = 1
     };

@@ -169,6 +169,9 @@ const char *llama2c_read(Model *m, Bytes file) {
 
     bool shared = true;
     const char *error = take_config(&m->config, &in, version ? NULL : &shared);
+    if (error && !marked)                               // there is no mark to tell one by
+        return complain("neither a GGUF file nor a llama2.c checkpoint (%s); is it a part of a larger file?",
+                        error);
     if (error) return error;
     if (version) {
         const uint8_t *flag = take(&in, 1);
@@ -208,23 +211,26 @@ static const char *take_piece(Piece *piece, Cursor *in, int id, int longest) {
 static const char *take_pieces(Vocabulary *v, Cursor *in, int size) {
     int longest = take_i32(in), most = size ? size : MOST_VOCAB;
     if (in->failed || longest < 1)
-        return complain("the header says that the longest token has %d bytes; is it a tokenizer.bin?",
+        return complain("the header says that the longest token has %d bytes",
                         longest);
     size_t room = in->left / 8 + 1;                     // a token takes 8 bytes and its text, or is cut off
     v->pieces = malloc((room < (size_t)most ? room : (size_t)most) * sizeof *v->pieces);
     if (!v->pieces) return "no memory for its tokens";
     for (; in->left; v->size++) {
-        if (v->size == most) return complain("it holds more than the %d tokens that are wanted", most);
+        if (v->size == most)
+            return complain("it holds more tokens than the %d rows of the model's embedding", most);
         const char *error = take_piece(&v->pieces[v->size], in, v->size, longest);
         if (error) return error;
     }
-    return size && v->size < size ? complain("it holds %d tokens, and %d are wanted", v->size, size) : NULL;
+    return size && v->size < size
+        ? complain("it holds %d tokens, and the model's embedding has %d rows", v->size, size) : NULL;
 }
 
 const char *llama2c_vocabulary(Vocabulary *v, Bytes file, int size) {
     *v = (Vocabulary){ .bos = 1, .eos = 2, .eot = -1, .eom = -1, .add_bos = true, .add_space = true };
     Cursor in = { file.data, file.size, false };
     const char *error = take_pieces(v, &in, size);
+    if (error && v->size < 3) error = complain("%s; is it a tokenizer.bin?", error);
     if (!error && v->size < 4) error = complain("it holds %d tokens; is it a tokenizer.bin?", v->size);
     return error ? error : vocabulary_index(v);
 }

@@ -26,8 +26,9 @@ typedef enum {
     N_OPS
 } Op;
 
-// The widest and deepest model, of the most words, that is read: far beyond any there is.
-enum { MOST_DIM = 1 << 20, MOST_LAYERS = 1 << 16, MOST_VOCAB = 1 << 24 };
+// The widest and deepest model, of the most words, that is read: far beyond any there is. A layer takes some
+// pages of the KV cache however narrow it is, so a small file of many would take much.
+enum { MOST_DIM = 1 << 20, MOST_LAYERS = 1 << 12, MOST_VOCAB = 1 << 24 };
 
 // Which numbers of a head RoPE turns together: (0, 1) (2, 3) ... in llama; (0, n/2) (1, n/2 + 1) ... in NeoX.
 typedef enum { PAIRS, HALVES } Rotation;
@@ -85,6 +86,7 @@ typedef struct {            // never changes once loaded; any number of States c
     Config config;
     Weights weights;
     float *frequencies;     // (rope_dim / 2)  radians that each pair turns per position
+    float *vectors;         // those that the file holds in F16 or BF16, as floats
 } Model;
 
 // ---------------------------------------------------------------------------- a pass through it
@@ -332,6 +334,7 @@ typedef struct {
     GgufType type, item_type;       // item_type: of an array's items, otherwise type
     uint64_t count;                 // of an array's items, otherwise 1
     Cursor items;
+    bool asked_for;                 // by gguf_find
 } GgufPair;
 typedef struct {
     Text name;
@@ -340,6 +343,7 @@ typedef struct {
     uint64_t offset;
     size_t bytes;
     const void *data;
+    bool asked_for;                 // by gguf_tensor
 } GgufTensor;
 typedef struct {
     uint32_t version, alignment;
@@ -363,6 +367,7 @@ Text take_string(Cursor *c);
 typedef struct { const Gguf *g; const char *architecture, *error; } Reader;
 void refuse(Reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const GgufPair *find_key(const Reader *r, const char *key);
+const GgufPair *need_key(Reader *r, const char *key);   // NULL where it is missing, which is an error
 int64_t read_int(Reader *r, const char *key, int64_t fallback, int64_t least, int64_t most);
 float read_float(Reader *r, const char *key, float fallback, float least, float most);
 bool read_bool(Reader *r, const char *key, bool fallback);

@@ -73,7 +73,8 @@ static const char *take_pieces(Vocabulary *v, Reader *r, int size) {
         return complain("tokenizer.ggml.tokens holds %llu tokens; at most %d are possible",
                         (unsigned long long)tokens->count, MOST_VOCAB);
     if (size && tokens->count != (uint64_t)size)
-        return complain("it holds %llu tokens, and %d are wanted", (unsigned long long)tokens->count, size);
+        return complain("its vocabulary holds %llu tokens, and the model's embedding has %d rows",
+                        (unsigned long long)tokens->count, size);
     const GgufPair *scores = read_numbers(r, "tokenizer.ggml.scores", tokens->count);
     const GgufPair *types = read_numbers(r, "tokenizer.ggml.token_type", tokens->count);
     if (!scores && !v->byte_level)
@@ -185,8 +186,11 @@ static const char *spell_pieces(Vocabulary *v) {
 // Strings "left right", the earlier the sooner.
 static const char *take_merges(Vocabulary *v, Reader *r) {
     const GgufPair *merges = read_array(r, "tokenizer.ggml.merges", GGUF_STRING);
+    need_key(r, "tokenizer.ggml.merges");
     if (r->error) return r->error;
-    if (!merges || merges->count > MOST_VOCAB) return "tokenizer.ggml.merges: a list of merges is wanted";
+    if (merges->count > MOST_VOCAB)
+        return complain("tokenizer.ggml.merges holds %llu merges; at most %d are possible",
+                        (unsigned long long)merges->count, MOST_VOCAB);
     const char *error = vocabulary_expect_merges(v, (int)merges->count);
     Cursor in = merges->items;
     for (int rank = 0; rank < (int)merges->count && !error; rank++) {
@@ -264,6 +268,8 @@ static const char *gguf_vocabulary(Vocabulary *v, const Gguf *g, int size) {
     Reader r = { g, "", NULL };
     const char *error;
     Text model = read_string(&r, "tokenizer.ggml.model");
+    if (!find_key(&r, "tokenizer.ggml.model"))
+        refuse(&r, "the key tokenizer.ggml.model is missing: it holds no vocabulary; name one with -z FILE");
     v->byte_level = text_is(model, "gpt2");
     v->add_bos = v->add_space = !v->byte_level;
     if (!v->byte_level && !text_is(model, "llama"))

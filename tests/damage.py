@@ -2,9 +2,7 @@
 
     python3 tests/damage.py FOLDER      writes the files, and index.txt: what must happen with each
 
-The writer below knows the format and does not hold anybody to it: every count, length, type and offset can be
-said to be what it is not. A value is the bytes that stand in the file, its type included, so anything can be
-there. What published advisories about other readers of GGUF come down to is in here, each under its own name.
+What published advisories about other readers of GGUF come down to is in here, each under its own name.
 """
 
 import random
@@ -12,111 +10,11 @@ import struct
 import sys
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-# ---------------------------------------------------------------------------- values
-
-U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
-CODES = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q", I64: "q",
-         F64: "d"}
-HUGE = 2**64 - 1
-
-
-def string(text):
-    """A length and the bytes: how keys and names stand there, and strings in an array."""
-    data = text.encode() if isinstance(text, str) else text
-    return struct.pack("<Q", len(data)) + data
-
-
-def item(type, x):
-    return string(x) if type == STRING else struct.pack("<" + CODES[type], x)
-
-
-def value(type, x):
-    return struct.pack("<I", type) + item(type, x)
-
-
-def array(type, items, count=None):
-    count = len(items) if count is None else count
-    return struct.pack("<IIQ", ARRAY, type, count) + b"".join(item(type, x) for x in items)
-
-
-def nested(depth, inside=struct.pack("<IQ", U8, 0)):
-    """An array of one array, and so on: `depth` of them, the outermost not counted."""
-    return struct.pack("<I", ARRAY) + struct.pack("<IQ", ARRAY, 1) * depth + inside
-
-
-u8, u16, u32, u64 = (partial(value, type) for type in (U8, U16, U32, U64))
-i8, i16, i32, i64 = (partial(value, type) for type in (I8, I16, I32, I64))
-f32, f64, bool_, text = (partial(value, type) for type in (F32, F64, BOOL, STRING))
-UNSIGNED, SIGNED = {U8: u8, U16: u16, U32: u32, U64: u64}, {I8: i8, I16: i16, I32: i32, I64: i64}
-NAN, INF = float("nan"), float("inf")
-
-# ---------------------------------------------------------------------------- the file
-
-
-@dataclass
-class Tensor:
-    name: str
-    shape: list                     # the fastest index first
-    data: bytes
-    type: int = 0                   # ggml's number; 0 is F32
-    offset: int = None              # None: behind the one before it, where the alignment allows
-    n_dims: int = None              # None: as many as there are
-
-
-@dataclass
-class File:
-    pairs: list                     # of (key, value); key None: it is in the value
-    tensors: list
-    magic: bytes = b"GGUF"
-    version: int = 3
-    n_tensors: int = None           # None: as many as there are
-    n_pairs: int = None
-    alignment: int = 32             # that is kept; what the file says about it is a pair
-    tail: bytes = b""
-
-    def index(self):
-        """Everything before the data, the padding not counted."""
-        n_tensors = len(self.tensors) if self.n_tensors is None else self.n_tensors
-        n_pairs = len(self.pairs) if self.n_pairs is None else self.n_pairs
-        out = self.magic + struct.pack("<IQQ", self.version, n_tensors, n_pairs)
-        out += b"".join((b"" if key is None else string(key)) + value for key, value in self.pairs)
-        at = 0
-        for t in self.tensors:
-            offset = at if t.offset is None else t.offset
-            out += string(t.name) + struct.pack("<I", len(t.shape) if t.n_dims is None else t.n_dims)
-            out += struct.pack(f"<{len(t.shape)}QIQ", *t.shape, t.type, offset)
-            at += -(-len(t.data) // self.alignment) * self.alignment
-        return out
-
-    def __bytes__(self):
-        def pad(data):
-            return data + bytes(-len(data) % self.alignment)
-
-        return pad(self.index()) + b"".join(pad(t.data) for t in self.tensors) + self.tail
-
-    def pair(self, key, value):
-        """With another value there; None: without that key."""
-        keys = [k for k, _ in self.pairs]
-        if value is None:
-            return replace(self, pairs=[(k, v) for k, v in self.pairs if k != key])
-        if key not in keys:
-            return replace(self, pairs=[*self.pairs, (key, value)])
-        return replace(self, pairs=[(k, value if k == key else v) for k, v in self.pairs])
-
-    def tensor(self, name, **changes):
-        """With one tensor changed; no changes: without it."""
-        if not changes:
-            return replace(self, tensors=[t for t in self.tensors if t.name != name])
-        return replace(self, tensors=[replace(t, **changes) if t.name == name else t for t in self.tensors])
-
-    def rename(self, old, new):
-        """With other keys and tensor names, where they contain `old`."""
-        return replace(self, pairs=[(k.replace(old, new), v) for k, v in self.pairs],
-                       tensors=[replace(t, name=t.name.replace(old, new)) for t in self.tensors])
-
+from gguf_bytes import (ARRAY, BOOL, CODES, F32, F64, HUGE, I8, I16, I32, I64, INF, NAN, SIGNED, STRING, U8,
+                        U16, U32, U64, UNSIGNED, File, Tensor, array, bool_, f32, f64, i32, i64, nested,
+                        string, text, u8, u16, u32, u64, value)
 
 # ---------------------------------------------------------------------------- the model that is spoiled
 
@@ -290,12 +188,17 @@ def metadata():
                     (BOOL, 2), (F32, NAN), (F32, -INF), (F64, NAN), (F64, 1e300),
                     (STRING, b"\xed\xa0\x80\0\"\\\n"), (STRING, "")):
         yield one(f"unknown key of type {type}: {x}", odd(value(type, x)), SAME)
-    yield one("unknown key of the architecture", llama("unheard_of", bool_(1)), SAME)
+    for data in (bool_(1), u32(7), f32(0.5), text("new"), array(F32, [0.0, 1.0])):
+        yield one(f"unknown key of the architecture: {data[:12]}", llama("unheard_of", data), MODEL,
+                  "llama.unheard_of")
+    for data in (bool_(0), u32(0), f32(0), text(""), array(F32, [0.0, 0.0])):
+        yield one(f"unknown key that says none: {data[:12]}", llama("unheard_of", data), SAME)
+    yield one("unknown key of another architecture", first(("mamba.unheard_of", u32(7))), SAME)
     yield one("40000 unknown keys", first(*((f"k{i}", u8(0)) for i in range(40_000))), SAME)
     yield one("duplicate key", first(GOOD.pairs[1]), FILE, GOOD.pairs[1][0], "twice")
     yield one("duplicate key, unknown", first(("odd", u8(0)), ("odd", u8(1))), FILE, "odd", "twice")
     yield one("keys that differ in a zero byte", first(("odd", u8(0)), ("odd\0", u8(1))), SAME)
-    yield one("a key with a zero byte is another key", first(("llama.block_count\0", u32(9))), SAME)
+    yield one("a key with a zero byte is another key", first(("llama.block_count\0", u32(9))), MODEL, "known")
     yield one("keys in the other order", replace(GOOD, pairs=GOOD.pairs[::-1]), SAME)
 
 
@@ -360,11 +263,17 @@ def hyperparameters():
             yield one(f"llama.{key} = {x}", llama(key, u32(x)), MODEL, key, f"{x};")
         for x in (2**40, HUGE):
             yield one(f"llama.{key} = {x}", llama(key, u64(x)), MODEL, key, f"{x};")
-        yield one(f"no llama.{key}", llama(key, None), MODEL, key, "missing")
+        yield one(f"no llama.{key}", llama(key, None), MODEL, f"the key llama.{key} is missing", "convert")
     yield one("context of 8", llama("context_length", u32(8)), RUNS)
     yield one("context of 2^31 - 1", llama("context_length", u32(2**31 - 1)), SAME)
-    for n in (2, 65536, 65537):
+    for n in (2, 4096, 4097, 65536):
         yield one(f"{n} layers, and the tensors of one", llama("block_count", u32(n)), MODEL)
+    second = [replace(t, name=t.name.replace("blk.0", "blk.1")) for t in GOOD.tensors if "blk" in t.name]
+    yield one("two layers, and the tensors of two", replace(llama("block_count", u32(2)),
+                                                            tensors=[*GOOD.tensors, *second]), RUNS)
+    yield one("one layer, and the tensors of two", also(*second), MODEL, "block_count is 1")
+    for t in second:
+        yield one(f"one layer, and {t.name}", also(t), MODEL, "block_count is 1", t.name)
     for n in (3, 5, 31, 33, 2**20):
         yield one(f"{n} heads for a width of {DIM}", llama("attention.head_count", u32(n)), MODEL, "heads")
     for n in (3, 5, 8):
@@ -400,6 +309,23 @@ def hyperparameters():
         yield one(f"scaling {kind}, by 1", llama("rope.scaling.type", text(kind)), SAME)
     for kind in ("yarn", "longrope", "su", "dynamic"):
         yield one(f"scaling {kind}", llama("rope.scaling.type", text(kind)), MODEL, kind)
+    for n in (1, 4, CONTEXT - 1):
+        yield one(f"a window of {n}", llama("attention.sliding_window", u32(n)), MODEL, "sliding_window", n)
+    for n in (0, CONTEXT, 2**31 - 1):
+        yield one(f"a window of {n}", llama("attention.sliding_window", u32(n)), SAME)
+    for key, neutral in {"attention.clamp_kqv": 0, "attention.scale": 0, "attention.max_alibi_bias": 0,
+                         "logit_scale": 1, "embedding_scale": 1, "residual_scale": 1,
+                         "attn_logit_softcapping": 0, "final_logit_softcapping": 0,
+                         "rope.scaling.attn_factor": 1}.items():
+        yield one(f"{key} of 2", llama(key, f32(2)), MODEL, key)
+        for x in {0, neutral}:
+            yield one(f"{key} of {x}", llama(key, f32(x)), SAME)
+    yield one("attention that is not causal", llama("attention.causal", bool_(0)), MODEL, "causal")
+    yield one("attention that is causal", llama("attention.causal", bool_(1)), SAME)
+    yield one("a scale of 1e-7", llama("rope.scaling.factor", f32(1e-7)), MODEL, "scaling")
+    for kind in ("adapter", "mmproj", "imatrix"):
+        yield one(f"a file of the type {kind}", first(("general.type", text(kind))), MODEL, "not ", "model")
+    yield one("a file of the type model", first(("general.type", text("model"))), SAME)
     llama3 = llama("rope.scaling.type", text("llama3")).pair("llama.rope.scaling.factor", f32(8))
     yield one("scaling llama3", llama3, RUNS)
     yield one("scaling llama3, low = high", llama3.pair("llama.rope.scaling.low_freq_factor", f32(4)), MODEL,
@@ -446,9 +372,13 @@ def vocabulary():
     yield one("tokens, but none", GOOD.pair(tokens, array(STRING, [])), VOCABULARY, tokens)
     yield one("no scores", GOOD.pair(scores, None), VOCABULARY, scores)
     yield one("no types", GOOD.pair(kinds, None), RUNS)
-    for n in (N - 1, N + 1):                            # a vocabulary by itself it still is
-        other = spells([*TOKENS, "zz"][:n], [*TYPES, 1][:n])
-        yield one(f"{n} tokens, {N} embeddings", other, LATER, f"{n} tokens", N)
+    yield one(f"{N - 1} tokens, {N} embeddings", spells(TOKENS[:-1], TYPES[:-1]), RUNS)
+    more = spells([*TOKENS, "zz"], [*TYPES, 1])         # a vocabulary by itself it still is
+    yield one(f"{N + 1} tokens, {N} embeddings", more, LATER, f"{N + 1} tokens", N, "embedding")
+    padded = GOOD.tensors[0].data + floats(random.Random(8), 32 * DIM, 3)      # the likeliest, if they count
+    for n in (1, 32):
+        yield one(f"{n} embeddings too many", GOOD.tensor("token_embd.weight", shape=[DIM, N + n],
+                                                          data=padded[:4 * DIM * (N + n)]), SAME)
     for x in (NAN, INF, -INF):
         yield one(f"score {x}", GOOD.pair(scores, array(F32, [0.0] * (N - 1) + [x])), VOCABULARY,
                   f"token {N - 1}", "score")
@@ -475,14 +405,14 @@ def vocabulary():
     yield one("every token the same", spells(["a"] * N), RUNS)
     bpe, merges = ggml("model", text("gpt2")), "tokenizer.ggml.merges"
     yield one("byte-level BPE", bpe.pair(merges, array(STRING, ["a b", "ab a", "xyz zyx"])), RUNS)
-    yield one("byte-level BPE without merges", bpe, VOCABULARY, merges)
+    yield one("byte-level BPE without merges", bpe, VOCABULARY, f"{merges} is missing")
     yield one("merges of numbers", bpe.pair(merges, array(U32, [1, 2])), VOCABULARY, merges)
     for odd in ("", "a", " ", "ab", " a", "a "):
         yield one(f"a merge of {odd!r}", bpe.pair(merges, array(STRING, ["a b", odd])), VOCABULARY, "merge 1")
     yield one("words cut in an unknown way", bpe.pair("tokenizer.ggml.pre", text("kana")), VOCABULARY, "kana")
     for kind in ("bert", "t5", "rwkv", "none", "no_vocab"):
         yield one(f"vocabulary of {kind}", ggml("model", text(kind)), VOCABULARY, kind)
-    yield one("no kind of vocabulary", ggml("model", None), VOCABULARY)
+    yield one("no kind of vocabulary", ggml("model", None), VOCABULARY, "ggml.model is missing", "-z")
     yield one("merges under a vocabulary without", ggml("merges", array(STRING, ["a b"])), SAME)
     yield one("a chat template of formats", GOOD.pair("tokenizer.chat_template", text("%s%n{{ x }}" * 100)),
               SAME)
@@ -512,7 +442,14 @@ def tensors():
     for n in (0, 5, 6, 255, 2**31, 2**32 - 1):
         yield one(f"{n} dimensions", GOOD.tensor(name, n_dims=n), FILE, name, f"{n} dimensions")
     yield one("five dimensions, all there", shape(DIM, DIM, 1, 1, 1), FILE, name, "5 dimensions")
-    yield one("three dimensions for a matrix", shape(DIM, DIM, 1), EITHER, name)
+    for ones in ((1,), (1, 1)):
+        yield one(f"a matrix with {len(ones)} dimensions of 1", shape(DIM, DIM, *ones), SAME)
+        yield one(f"a norm with {len(ones)} dimensions of 1",
+                  GOOD.tensor("output_norm.weight", shape=[DIM, *ones]), SAME)
+        yield one(f"embeddings with {len(ones)} dimensions of 1",
+                  GOOD.tensor("token_embd.weight", shape=[DIM, N, *ones]), SAME)
+    for dims in ((DIM, 4, 8), (DIM, 1, DIM), (4, 8, DIM), (DIM, 4, 1, 8), (1, 1, DIM, DIM)):
+        yield one(f"a matrix of the shape {dims}", shape(*dims), MODEL, name, ", ".join(map(str, dims[::-1])))
     yield one("one dimension for a matrix", shape(DIM * DIM), MODEL, name)
     yield one("rows and columns exchanged", GOOD.tensor("blk.0.attn_k.weight", shape=[16, DIM]), MODEL,
               "attn_k")
@@ -521,6 +458,9 @@ def tensors():
         yield one(f"a norm of {dims}", wrong, MODEL, "output_norm")
     for type in (4, 5, 31, 32, 33, 36, 37, 38, 50, 255, 2**31, 2**32 - 1):
         yield one(f"tensor of type {type}", GOOD.tensor(name, type=type), FILE, name, f"type {type}")
+    for type, kind in {4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4",
+                       37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"}.items():         # names and numbers: old ggml.h
+        yield one(f"tensor of {kind}, which was removed", GOOD.tensor(name, type=type), FILE, kind, "removed")
     block, super = bytes(1024), bytes(2048)
     for type, kind in {9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
                        16: "IQ2_XXS", 19: "IQ1_S", 23: "IQ4_XS", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0",
@@ -537,7 +477,13 @@ def tensors():
                   "blocks of 256")
     for type in (1, 30):
         yield one(f"tensor of zeros, type {type}", GOOD.tensor(name, type=type, data=super), RUNS)
-        yield one(f"norm of type {type}", GOOD.tensor("output_norm.weight", type=type), MODEL, "output_norm")
+        ones = struct.pack("<H", {1: 0x3c00, 30: 0x3f80}[type]) * DIM          # 1.0 in F16, in BF16
+        for t in [t for t in GOOD.tensors if len(t.shape) == 1]:
+            yield one(f"{t.name} of type {type}", GOOD.tensor(t.name, type=type, data=ones), RUNS)
+        yield one(f"norm of type {type} and half the width",
+                  GOOD.tensor("output_norm.weight", shape=[DIM // 2], type=type, data=ones), MODEL,
+                  "output_norm")
+    yield one("norm of Q8_0", GOOD.tensor("output_norm.weight", type=8), MODEL, "output_norm")
     for t in GOOD.tensors:
         yield one(f"no {t.name}", GOOD.tensor(t.name), MODEL, t.name)
         short = GOOD.tensor(t.name, shape=[*t.shape[:-1], t.shape[-1] - 1])
@@ -546,18 +492,25 @@ def tensors():
         else:
             yield one(f"{t.name} one row short", short, MODEL, t.name)
     extra = Tensor("extra.weight", [DIM], bytes(4 * DIM))
-    yield one("unknown tensor", also(extra), SAME)
-    yield one("unknown tensor of a type that is not run", also(replace(extra, type=26)), SAME)
-    yield one("unknown tensor of one number", also(Tensor("x", [1], bytes(4))), SAME)
+    for odd in ("extra.weight", "x", "token_embd_norm.weight", "position_embd.weight", "token_types.weight",
+                "rope_factors_long.weight", "rope_factors_short.weight", "cls.weight", "output.scale",
+                "token_embd.bias", "blk.0.attn_gate.weight", "blk.0.attn_sinks.weight", "blk.0.attn_q.scale",
+                "blk.0.attn_q.lora_a", "blk.0.ffn_up.weight.bias", "blk.00.ffn_up.weight",
+                "TOKEN_EMBD.weight"):
+        yield one(f"a tensor {odd}", also(replace(extra, name=odd)), MODEL, odd)
+    yield one("unknown tensor of a type that is not run", also(replace(extra, type=26)), MODEL, extra.name)
+    for odd in ("blk.0.attn_rot_embd", "blk.0.attn_rot_embd.weight"):   # of old converters
+        yield one(f"a tensor {odd}", also(replace(extra, name=odd)), SAME)
     yield one("tensors in the other order", replace(GOOD, tensors=GOOD.tensors[::-1]), SAME)
     yield one("duplicate tensor", also(GOOD.tensors[0]), FILE, "token_embd.weight", "twice")
     yield one("tensor without a name", also(replace(extra, name="")), FILE, "name of 0 bytes")
     yield one("tensor with a name of 65536", also(replace(extra, name="n" * 65536)), FILE, "name of 65536")
-    yield one("tensor with a name of 200, not ASCII", also(replace(extra, name="é\n\0" * 50)), SAME)
+    yield one("tensor with a name of 200, not ASCII", also(replace(extra, name="é\n\0" * 50)), MODEL,
+              "tensor")
     bias = Tensor("blk.0.attn_q.bias", [DIM], bytes(4 * DIM))
     yield one("bias of zeros", also(bias), SAME)
     yield one("bias too short", also(replace(bias, shape=[DIM - 1])), MODEL, bias.name)
-    yield one("bias of F16", also(replace(bias, type=1)), MODEL, bias.name)
+    yield one("bias of F16", also(replace(bias, type=1)), SAME)
     for x in "qk":
         norm = replace(bias, name=f"blk.0.attn_{x}_norm.weight")
         yield one(f"a norm on {x}", also(norm), MODEL, "normalizes")
@@ -643,7 +596,7 @@ def layout():
         yield one(f"{key}: {kind}", GOOD.pair(key, data), FILE, key, "type")
     yield one("bytes after the last tensor", replace(GOOD, tail=b"tail" * 99), SAME)
     yield one("one byte after the last tensor", replace(GOOD, tail=b"x"), SAME)
-    short = Tensor("zz", [1], b"\0\0\0\0")
+    short = Tensor("blk.0.attn_rot_embd", [1], b"\0\0\0\0")
     unpadded = bytes(also(short))
     yield one("no padding after the last tensor", unpadded[:-28], SAME)
     yield one("one byte of the last tensor missing", unpadded[:-29], FILE, "1 are missing")

@@ -138,7 +138,12 @@ static void test_every_key(void) {
     add_f32(&w, "llama.rope.scaling.factor", 4);
     add_u32(&w, "llama.expert_count", 0);
     write_bytes(put_key(&w, "split.count", GGUF_U16), "\1", 2);
-    add_tensor(&w, "unknown.weight", F32, 1, 1, (float[]){ 1 });
+    add_string(&w, "llama.tensor_data_layout", "Meta AI original pth");
+    add_bool(&w, "llama.rope.scaling.finetuned", 1);
+    add_u32(&w, "llama.attention.sliding_window", 6);   // no less than the context
+    add_u32(&w, "llama.unheard_of", 0);
+    add_string(&w, "llamas.unheard_of", "of another architecture");
+    add_tensor(&w, "blk.1.attn_rot_embd", F32, 0, 1, (float[]){ 1 });
     Bytes file = model_file(&w, "llama", &llama, plain);
     Model m;
     const char *error = checkpoint_read(&m, file);
@@ -281,10 +286,9 @@ static void test_tensors(void) {
             { 0, 1, (uint64_t)cols },
             { 28, (uint64_t)cols, (uint64_t)rows }, // F64
             { 26, (uint64_t)cols, (uint64_t)rows }, // I32
-            { 1, (uint64_t)cols, (uint64_t)rows },  // F16: good for a matrix
+            { 24, (uint64_t)cols, (uint64_t)rows }, // I8
         };
         for (size_t k = 0; k < sizeof others / sizeof *others; k++) {
-            if (others[k].type == 1 && rows) continue;
             w.without = NULL;
             put_tensor(&w, name, others[k].type, others[k].rows ? 2 : 1,
                        (uint64_t[]){ others[k].cols, others[k].rows }, 0);
@@ -293,10 +297,83 @@ static void test_tensors(void) {
             check_refused("a tensor that does not fit", model_file(&w, "llama", &llama, style),
                           !strcmp(name, "token_embd.weight") ? "" : name);
         }
-        put_tensor(&w, name, 0, 3, (uint64_t[]){ (uint64_t)cols, rows ? (uint64_t)rows : 1, 2 }, 0);
-        write_bytes(&w.data, zeros, 4096);
-        check_refused("three dimensions", model_file(&w, "llama", &llama, style), name);
+        for (int k = 2; k < 4; k++) {
+            uint64_t shape[4] = { (uint64_t)cols, rows ? (uint64_t)rows : 1, 1, 1 };
+            put_tensor(&w, name, 0, (uint32_t)k + 1, shape, 0);
+            write_bytes(&w.data, zeros, 4096);
+            check_accepted("more dimensions, all of them 1", model_file(&w, "llama", &llama, style));
+            shape[k] = 2;
+            put_tensor(&w, name, 0, (uint32_t)k + 1, shape, 0);
+            write_bytes(&w.data, zeros, 4096);
+            check_refused("more dimensions", model_file(&w, "llama", &llama, style), name);
+        }
     }
+}
+
+// Norms, biases and RoPE's factors in F16 and BF16. What the bits are worth is written out by hand.
+static void test_half_vectors(void) {
+    static const struct { uint32_t type; Half bits[8]; float values[8]; } halves[] = {
+        { 1, { 0x3c00, 0xc000, 0x3555, 0x0001, 0x7bff, 0x8000, 0x0400, 0x3bff },
+          { 1, -2, 0.333251953125f, 0x1p-24f, 65504, -0.0f, 0x1p-14f, 0.99951171875f } },
+        { 30, { 0x3f80, 0xc000, 0x3eab, 0x0001, 0x7f7f, 0x8000, 0x0080, 0x3f7f },
+          { 1, -2, 0.333984375f, 0x1p-133f, 0x1.fep127f, -0.0f, 0x1p-126f, 0.99609375f } },
+    };
+    static const char *const names[] = {
+        "output_norm.weight", "blk.1.ffn_norm.weight", "blk.0.attn_norm.bias", "blk.1.attn_q.bias",
+    };
+    Style style = { F32, false, true, true };
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < 4; i++) {
+            Writer w = { .without = names[i] };
+            put_tensor(&w, names[i], halves[k].type, 1, (uint64_t[]){ 8 }, 0);
+            write_bytes(&w.data, halves[k].bits, sizeof halves[k].bits);
+            Bytes file = model_file(&w, "llama", &llama, style);
+            Model m;
+            const char *error = checkpoint_read(&m, file);
+            CHECK(!error, "%s in type %u is refused: %s", names[i], halves[k].type, error);
+            const Weights *q = &m.weights;
+            const float *got = error ? NULL : i == 0 ? q->final_norm.weight
+                               : i == 1 ? q->layers[1].ffn_norm.weight
+                               : i == 2 ? q->layers[0].attn_norm.bias : q->layers[1].wq.bias;
+            for (int n = 0; n < 8 && got; n++)
+                CHECK(!memcmp(&got[n], &halves[k].values[n], sizeof *got),
+                      "%s in type %u [%d]: expected %g, got %g", names[i], halves[k].type, n,
+                      halves[k].values[n], got[n]);
+            if (got) check_vector(q->layers[0].ffn_norm.weight, 0, "ffn_norm", ".weight", 8, true);
+            model_free(&m), free_bytes(file);
+        }
+        Writer w = { 0 };
+        put_tensor(&w, "rope_freqs.weight", halves[k].type, 1, (uint64_t[]){ 1 }, 0);
+        write_bytes(&w.data, &(Half){ 0x4080 }, sizeof(Half));      // 2.25, or 4 in BF16
+        Bytes file = model_file(&w, "llama", &llama, plain);
+        Model m;
+        const char *error = checkpoint_read(&m, file);
+        float by = k ? 4 : 2.25f;
+        CHECK(!error && m.frequencies[0] == 1 / by, "a factor in type %u: %s", halves[k].type, error);
+        model_free(&m), free_bytes(file);
+    }
+}
+
+// Embeddings and classifiers are filled up to a multiple of 64, or more: rows beyond the last token are cut.
+static void test_spare_rows(void) {
+    for (int tokens = 1; tokens <= 12; tokens++)
+        for (int tied = 0; tied < 2; tied++) {
+            Writer w = { 0 };
+            Buffer *b = put_key(&w, "tokenizer.ggml.tokens", GGUF_ARRAY);
+            write_u32(b, GGUF_STRING), write_u64(b, (uint64_t)tokens);
+            for (int i = 0; i < tokens; i++) write_text(b, "x");
+            Bytes file = model_file(&w, "llama", &llama, (Style){ F32, tied, false, false });
+            Model m;
+            const char *error = checkpoint_read(&m, file);
+            int rows = tokens < 10 ? tokens : 10;       // more tokens than rows: vocabulary.c refuses them
+            CHECK(!error, "%d tokens for 10 rows are refused: %s", tokens, error);
+            if (error) continue;
+            CHECK(m.config.vocab_size == rows, "%d tokens for 10 rows: %d", tokens, m.config.vocab_size);
+            check_tensor(&m.weights.embedding, EMBED, -1, "token_embd", rows, 8, F32, false);
+            check_tensor(&m.weights.classifier, LOGITS, -1, tied ? "token_embd" : "output", rows, 8, F32,
+                         false);
+            model_free(&m), free_bytes(file);
+        }
 }
 
 static void test_cannot_run(void) {
@@ -330,11 +407,40 @@ static void test_cannot_run(void) {
     check_refused("norms of q", model_file(&w, "llama", &llama, plain), "norm");
     static const char *const others[] = {
         "blk.1.post_attention_norm.weight", "blk.0.attn_q.scale", "blk.0.ffn_gate_inp.weight",
+        "token_embd_norm.weight", "position_embd.weight", "token_embd.bias", "rope_factors_long.weight",
+        "cls.weight", "blk.0", "blk.", "blk.x.attn_norm.weight", "output_norm.weight.weight",
+        "blk.00.attn_q.weight",
     };
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         add_tensor(&w, others[i], F32, 0, 2, (float[]){ 1, 1 });
         check_refused("a tensor that we do not read", model_file(&w, "llama", &llama, plain), others[i]);
     }
+    Style tied = { F32, true, false, false };
+    add_tensor(&w, "output.bias", F32, 0, 10, (float[10]){ 1 });
+    check_refused("a bias of no classifier", model_file(&w, "llama", &llama, tied), "output.bias");
+    static const char *const beyond[] = {
+        "blk.2.attn_norm.weight", "blk.99999999999999999999.ffn_up.weight",
+    };
+    for (int i = 0; i < 2; i++) {
+        add_tensor(&w, beyond[i], F32, 0, 8, (float[8]){ 1 });
+        check_refused("a layer too many", model_file(&w, "llama", &llama, plain), "block_count is 2");
+    }
+    add_u32(&w, "llama.attention.sliding_window", 5);
+    check_refused("a window of 5, context 6", model_file(&w, "llama", &llama, plain), "sliding_window");
+    static const char *const keys[] = {
+        "llama.xielu.alpha_n", "llama.attention.temperature_scale", "llama.x",
+    };
+    for (int i = 0; i < 3; i++) {
+        add_f32(&w, keys[i], 0.5f);
+        check_refused("a key that we do not read", model_file(&w, "llama", &llama, plain), keys[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        add_string(&w, "general.type", (const char *[]){ "adapter", "mmproj", "imatrix" }[i]);
+        check_refused("no model", model_file(&w, "llama", &llama, plain),
+                      (const char *[]){ "LoRA", "mmproj", "imatrix" }[i]);
+    }
+    add_string(&w, "adapter.type", "lora");
+    check_refused("an adapter", written(&w), "LoRA");
     check_refused("nothing but a mark", written(&w), "");
     check_refused("a model of a key", (add_string(&w, "general.architecture", "llama"), written(&w)), "");
 
@@ -378,6 +484,8 @@ int main(void) {
     test_odd_floats();
     test_missing();
     test_tensors();
+    test_half_vectors();
+    test_spare_rows();
     test_cannot_run();
     test_places();
     return finish("test_checkpoint");

@@ -114,6 +114,21 @@ def test_magic_version_and_flag(models, refused):
     refused("checkpoint", cases)
 
 
+def test_many_narrow_layers(models, run, tmp_path):
+    """Each layer takes some pages of the KV cache: a small file of very many must not take much memory."""
+    path = tmp_path / "model.bin"
+    for layers, legal in ((4096, True), (4097, False), (65536, False)):
+        config = reference.Config(2, 1, layers, 1, 1, make_models.V, 512)
+        make_models.write_model(path, config, make_models.random_arrays(config, True, 0), 0)
+        call = path, "-z", models / "tokenizer.bin", "-i", "a", "-n", 2, "-t", 0
+        if legal:
+            assert in_time(run, call).status == 0
+        else:
+            in_time(run, call).check_refused(1, path, f"n_layers = {layers}")
+        if not run.sanitized:
+            assert run.peak_memory(call)[0] < MEMORY
+
+
 def test_group_size(models, refused):
     """Of version 2; groups must fill a row, and what divides it changes how much there should be."""
     data = (models / "g4-v2-tied.bin").read_bytes()
@@ -465,6 +480,10 @@ def test_more_tokens_than_possible(run, tmp_path):
     path.write_bytes(bytes(damage.replace(damage.GOOD, tensors=[*damage.GOOD.tensors[1:], embedding])))
     os.truncate(path, path.stat().st_size + 18 * many)
     run(path, *MODES["generate"]).check_refused(1, path, "token_embd", many)
+    unread = damage.Tensor("blk.0.attn_rot_embd", [many], b"", type=1)      # a vector of more than any is wide
+    path.write_bytes(bytes(damage.also(unread)))
+    os.truncate(path, path.stat().st_size + 2 * many)
+    assert run(path, *MODES["generate"]).status == 0
 
 
 def test_gguf_and_bin_exchanged(run, models, tmp_path):
@@ -500,13 +519,24 @@ OTHERS = {                                              # what: (its first bytes
     "web page": (b"<!DOCTYPE html>\n<html><head><title>404</title></head></html>\n", "web page"),
     "web page after blanks": (b"\r\n\n  <html>" + b" " * 99, "web page"),
     "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs"),
+    "Zstandard": (b"\x28\xb5\x2f\xfd" + bytes(99), "unpack"),
+    "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(99), "unpack"),
+    "xz": (b"\xfd7zXZ\0" + bytes(99), "unpack"),
+    "bzip2": (b"BZh91AY&SY" + bytes(99), "unpack"),
+    "LZ4": (b"\x04\x22\x4d\x18" + bytes(99), "unpack"),
+    "RAR": (b"Rar!\x1a\x07\x01\0" + bytes(99), "unpack"),
+    "tar": (b"model.gguf".ljust(257, b"\0") + b"ustar\x0000" + bytes(300), "unpack"),
+    "NumPy": (b"\x93NUMPY\x01\0v\0" + bytes(99), "NumPy"),
+    "ONNX": (b"\x08\x07\x12\x07pytorch" + bytes(99), "ONNX"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
+    "a LoRA adapter from before GGUF": (b"algg\1\0\0\0" + bytes(99), "LoRA"),
     "zip": (b"PK\x03\x04\x14\0\0\0\x08\0" + bytes(99), "zip"),
     "gzip": (b"\x1f\x8b\x08\0\0\0\0\0" + bytes(99), "gzip"),
     "safetensors": (struct.pack("<Q", 40) + b'{"__metadata__":{"format":"pt"}}', "safetensors"),
     "text": ("Once upon a time there was a Zoë.\n".encode() * 9, "text"),
     "JSON": (b'{"dim": 64}\n', "text"),
     "one byte": (b"\x07", ""),
-    "zeros": (bytes(4096), ""),
+    "zeros": (bytes(4096), "zeros"),
     "ones": (b"\xff" * 4096, ""),
 }
 
@@ -516,7 +546,11 @@ def test_something_else(role, models, refused):
     for what, (data, word) in OTHERS.items():
         refused(role, {what: data}, word)
     swapped = models / ("gqa-v0-tied.bin" if role == "tokenizer" else "tokenizer.bin")
-    refused(role, {"the files exchanged": swapped})
+    refused(role, {"the files exchanged": swapped}, "tokenizer.bin")
+    halves = {f"{name} from byte {n * len(data) // 9} on": data[n * len(data) // 9:]
+              for name, data in (("GGUF", bytes(damage.GOOD)), ("llama2.c", swapped.read_bytes()))
+              for n in range(1, 9)}
+    refused(role, halves, "neither" if role == "checkpoint" else "")
     refused(role, {f"random bytes {seed}": make_random(seed) for seed in range(50)})
 
 

@@ -1,6 +1,7 @@
 // test_file.c - files that cannot be mapped, bytes that end too soon, and what a file is by its first bytes.
 #include "test.h"
 #include <errno.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -41,6 +42,15 @@ static void test_mapping(void) {
     check_unmappable(folder, "directory");
     check_unmappable(write_file("", 0), "empty");
     check_unmappable("/dev/null", "regular");
+    if (!SANITIZED) {                                   // which take more room for themselves than this
+        struct rlimit before, small;
+        getrlimit(RLIMIT_AS, &before);
+        small = before, small.rlim_cur = (rlim_t)1 << 28;
+        CHECK(!truncate(write_file("x", 1), (off_t)1 << 40), "no file of 1 TB to try");
+        setrlimit(RLIMIT_AS, &small);
+        check_unmappable(path, "map");
+        setrlimit(RLIMIT_AS, &before);
+    }
     unlink(path);
     CHECK(!mkfifo(path, 0600), "no pipe to try");
     alarm(10);                                          // nobody writes to it, but an answer has to come
@@ -115,6 +125,29 @@ static void test_what_is(void) {
         { "torch",        16, "\x80\2\x8a\nl\xfc\x9c\x46\xf9\x20\x6a\xa8P\x19.\x80", "PyTorch" },
         { "gzip",         16, "\x1f\x8b\x08\0\0\0\0\0\0\3\xed\x9a\x09\x90\x9c\xd5", "gzip" },
         { "SentencePiece", 20, "\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\2\n\x0c\n\3", "SentencePiece" },
+        { "of <pad> first", 20, "\n\x0e\n\x05<pad>\x15\0\0\0\0\x18\3\n\x0c\n\3", "SentencePiece" },
+        { "a field of it too short", 14, "\n\2\n\1a\x15\0\0\0\0\x18\1\n\x0c", NULL },
+        { "of no text",   14, "\n\x0a\n\0\x15\0\0\0\0\0\x18\1\n\x0c", NULL },
+        { "of no score",  14, "\n\x0a\n\1a\x18\0\0\0\0\x18\1\n\x0c", NULL },
+        { "of other fields", 14, "\n\x0a\x12\1a\x15\0\0\0\0\x18\1\n\x0c", NULL },
+        { "of a text that ends the file", 5, "\n\x0a\n\1a", NULL },
+        { "of three bytes", 3, "\n\x0a\1", NULL },
+        { "of a first",   14, "\n\x0a\n\1a\x15\0\0\0\0\x18\1\n\x0c", "SentencePiece" },
+        { "ggml's LoRA",  12, "algg\1\0\0\0\x08\0\0\0", "LoRA" },
+        { "pickle",        8, "\x80\4\x95\x1f\0\0\0\0", "pickle" },
+        { "Zstandard",     8, "\x28\xb5\x2f\xfd\4\x58\x41\0", "Zstandard" },
+        { "LZ4",           8, "\4\x22\x4d\x18\x64\x40\xa7\0", "LZ4" },
+        { "xz",            8, "\xfd" "7zXZ\0\0\4", "xz" },
+        { "bzip2",         8, "BZh91AY&", "bzip2" },
+        { "7z",            8, "7z\xbc\xaf\x27\x1c\0\4", "7z" },
+        { "RAR",           8, "Rar!\x1a\7\1\0", "RAR" },
+        { "NumPy",        10, "\x93NUMPY\1\0v\0", "NumPy" },
+        { "HDF5",          8, "\x89HDF\r\n\x1a\n", "HDF5" },
+        { "ONNX",         12, "\x08\7\x12\7pytorch\x1a", "ONNX" },
+        { "TFLite",       12, "\x1c\0\0\0TFL3\x14\0\x20\0", "TensorFlow Lite" },
+        { "PNG",           8, "\x89PNG\r\n\x1a\n", "picture" },
+        { "PE",            8, "MZ\x90\0\3\0\0\0", "program" },
+        { "Mach-O",        8, "\xcf\xfa\xed\xfe\7\0\0\1", "program" },
         { "ELF",          16, "\x7f" "ELF\2\1\1\0\0\0\0\0\0\0\0\0", "program" },
         { "safetensors",  20, "\x58\2\0\0\0\0\0\0{\"__metadata__", "safetensors" },
         { "HTML",         24, "<!DOCTYPE html><html><he", "HTML" },
@@ -129,7 +162,8 @@ static void test_what_is(void) {
           "\x80\2\0\0\xab\6\0\0\x0a\0\0\0\x0a\0\0\0\5\0\0\0\0\x83\xff\xff\0\4\0\0", NULL },
         { "tokenizer",    20, "\7\0\0\0\0\0\0\0\5\0\0\0<unk>\0\0\0", NULL },
         { "nothing",       0, "", NULL },
-        { "zeros",        16, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", NULL },
+        { "zeros",        16, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "zeros" },
+        { "zeros, and a 1", 16, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1", NULL },
         { "a mark cut",    5, "\x80\2\x8a\nl", NULL },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -140,6 +174,10 @@ static void test_what_is(void) {
               word ? word : "nothing", got ? got : "nothing");
         free(copy);
     }
+    uint8_t tar[512] = "model.gguf";
+    memcpy(tar + 257, "ustar", 5);
+    const char *what = what_is((Bytes){ tar, sizeof tar });
+    CHECK(what && strstr(what, "tar"), "a tar archive: got %s", what ? what : "nothing");
     for (size_t n = 0; n < 23; n++) {                   // any beginning of a file is safe to look at
         uint8_t *copy = malloc(n + !n);
         memcpy(copy, "version https://git-lfs", n);

@@ -203,6 +203,11 @@ static void test_header(void) {
     }
     Writer w = { 0 };
     check_accepted("nothing at all", written(&w));
+    for (int i = 0; i < 2; i++) {                       // as many as fit into 10 MB, but more than are read
+        w.data.data = calloc(1, w.data.size = w.data.room = 10 << 20);
+        w.n_tensors = i ? (1 << 18) + 1 : 0, w.n_pairs = i ? 0 : (1 << 16) + 1;
+        check_refused("more than any model has", written(&w), "are read");
+    }
 }
 
 // ---------------------------------------------------------------------------- lookups
