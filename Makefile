@@ -66,13 +66,16 @@ demo:
 	@./$(NAME) $(MODEL) -i "Once upon a time" -n -1
 
 PREFIX ?= /usr/local
+BIN    := $(DESTDIR)$(PREFIX)/bin
+SHARE  := $(DESTDIR)$(PREFIX)/share/prenorm
+quote  = '$(subst ','\'',$1)'
 install:
 	@$(MAKE) --no-print-directory NORM=rmsnorm run
 	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/prenorm/models
-	install run $(DESTDIR)$(PREFIX)/bin/prenorm
-	install run-layernorm $(DESTDIR)$(PREFIX)/bin/prenorm-layernorm
-	install -m 644 models/* $(DESTDIR)$(PREFIX)/share/prenorm/models
+	install -d $(call quote,$(BIN)) $(call quote,$(SHARE)/models)
+	install run $(call quote,$(BIN)/prenorm)
+	install run-layernorm $(call quote,$(BIN)/prenorm-layernorm)
+	install -m 644 models/* $(call quote,$(SHARE)/models)
 
 # Both builds, one without a norm, and one report of what their difference does. The lab's Python is its own.
 ablate: .venv-lab/ready

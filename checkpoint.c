@@ -56,7 +56,7 @@ static void read_config(Reader *r, Config *c) {
     else if (c->rope_dim % 2 || c->rope_dim > c->head_dim)
         refuse(r, "heads of %d, of which %d turn (rope.dimension_count): an even number up to all is wanted",
                c->head_dim, c->rope_dim);
-    else if (times(c->n_heads, c->head_dim) > MOST_DIM)
+    else if (size_times(c->n_heads, c->head_dim) > MOST_DIM)
         refuse(r, "%d heads of %d are wider than %d", c->n_heads, c->head_dim, MOST_DIM);
     else if (read_int(r, "*.attention.value_length", c->head_dim, 1, MOST_DIM) != c->head_dim)
         refuse(r, "%s.attention.value_length differs from key_length, %d: that cannot be run",

@@ -1,14 +1,10 @@
-// file.c - bytes from outside: map a file, walk it without trusting it, and say what a wrong one is.
+// file.c - bytes from outside: walk a file without trusting it, and say what a wrong one is.
 #include "model.h"
 #include <ctype.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 const char *complain_list(const char *format, va_list arguments) {
     static _Thread_local char sentence[1024];
@@ -33,35 +29,26 @@ const char *complain(const char *format, ...) {
 int text_length(Text t) { return t.size < 100 ? (int)t.size : 100; }
 bool text_is(Text t, const char *word) { return t.size == strlen(word) && !memcmp(t.data, word, t.size); }
 
-// ---------------------------------------------------------------------------- a file as memory
-
-static const char *map_open_file(Bytes *file, int fd) {
-    struct stat st;
-    if (fstat(fd, &st)) return complain("%s", strerror(errno));
-    if (S_ISDIR(st.st_mode)) return "a directory, not a file; export.py converts a model's folder";
-    if (!S_ISREG(st.st_mode)) return "not a regular file: it cannot be mapped into memory";
-    if (st.st_size == 0) return "an empty file";
-    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (data == MAP_FAILED) return complain("cannot map it into memory: %s", strerror(errno));
-    *file = (Bytes){ data, (size_t)st.st_size };
-    return NULL;
-}
-
-const char *map_file(Bytes *file, const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);     // a pipe without a writer holds nobody up
-    if (fd < 0) return complain("%s", strerror(errno));
-    const char *error = map_open_file(file, fd);
-    close(fd);                                          // the mapping stays
-    return error;
-}
-
-void unmap_file(Bytes file) {
-    if (file.data) munmap((void *)(uintptr_t)file.data, file.size);
+// As getline() of POSIX: the bytes of a line with its newline, or -1 at the end or on a failure.
+long read_line(char **line, size_t *room, FILE *f) {
+    size_t n = 0;
+    int byte = 0;
+    while (byte != '\n' && (byte = getc(f)) != EOF) {
+        if (n + 1 >= *room) {
+            char *more = realloc(*line, *room = 2 * *room + 128);
+            if (!more) return -1;
+            *line = more;
+        }
+        (*line)[n++] = (char)byte;
+    }
+    if (n == 0 || ferror(f)) return -1;
+    (*line)[n] = 0;
+    return (long)n;
 }
 
 // ---------------------------------------------------------------------------- walking bytes
 
-size_t times(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
+size_t size_times(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
 
 const void *take(Cursor *c, size_t bytes) {
     if (c->failed || bytes > c->left) {

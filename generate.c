@@ -7,20 +7,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-// ---------------------------------------------------------------------------- interrupts
-
-volatile sig_atomic_t interrupted;                      // the signal's number
-
-static void interrupt(int signal) { if (interrupted != SIGTERM) interrupted = signal; }
-
-// The first is ours, a second one the system's. restart: a read that is under way goes on.
-void catch_interrupts(bool restart) {
-    int flags = (int)SA_RESETHAND | (restart ? SA_RESTART : 0);
-    sigaction(SIGINT, &(struct sigaction){ .sa_handler = interrupt, .sa_flags = flags }, NULL);
-    sigaction(SIGTERM, &(struct sigaction){ .sa_handler = interrupt, .sa_flags = flags }, NULL);
-}
 
 // ---------------------------------------------------------------------------- standard output
 
@@ -30,20 +16,20 @@ const char *flush_output(void) {
     if (reader_left || (fflush(stdout) == 0 && !ferror(stdout))) return NULL;
     if (errno != EPIPE) return complain("cannot write the text: %s", strerror(errno));
     reader_left = true;
-    interrupted = SIGPIPE;
+    interrupted = -1;
     return NULL;
 }
 
 static void print_piece(Utf8 *utf8, Piece piece) {
     char ready[8];
-    bool terminal = isatty(1);
+    bool terminal = is_terminal(1);
     for (int i = 0; i < piece.length; i++)
         fwrite(ready, 1, (size_t)utf8_push(ready, utf8, (uint8_t)piece.text[i], terminal), stdout);
 }
 
 static const char *end_line(Utf8 *utf8) {
     char rest[8];
-    fwrite(rest, 1, (size_t)utf8_flush(rest, utf8, isatty(1)), stdout);
+    fwrite(rest, 1, (size_t)utf8_flush(rest, utf8, is_terminal(1)), stdout);
     putchar('\n');
     return flush_output();
 }
@@ -128,7 +114,7 @@ static const char *read_prompt(Run *r) {
     double started = seconds();
     if (r->w->trace == trace_json) trace_header(r);
     int from = r->fed;
-    const char *error = feed(r, isatty(2) && !r->w->quiet);
+    const char *error = feed(r, is_terminal(2) && !r->w->quiet);
     r->reading += seconds() - started;
     r->n_read += r->fed - from;
     return error;
@@ -312,12 +298,12 @@ static const char *reply(Chat *c, bool *full) {
 static const char *read_message(const Writing *w, Text *message) {
     char *line = NULL;
     size_t room = 0;
-    bool asks = isatty(0) && w->trace != trace_json;
+    bool asks = is_terminal(0) && w->trace != trace_json;
     if (asks) fputs("> ", stderr);
     if (interrupted == SIGINT) interrupted = 0;
     catch_interrupts(false);
     errno = 0;
-    ssize_t n = getline(&line, &room, stdin);
+    long n = read_line(&line, &room, stdin);
     int reason = errno;
     catch_interrupts(true);
     if (n < 0) {

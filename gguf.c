@@ -61,7 +61,7 @@ Text take_string(Cursor *c) {
 // Walk over a value without looking at it. False: it does not lie in the file, or is of no known type.
 static bool skip(Cursor *c, uint32_t type, uint64_t count, int depth) {
     if (type >= N_GGUF_TYPES || depth > MOST_NESTED) return false;
-    if (value_types[type].size) return take(c, times(count, (size_t)value_types[type].size)) != NULL;
+    if (value_types[type].size) return take(c, size_times(count, (size_t)value_types[type].size)) != NULL;
     if (count > MOST_ITEMS) return false;
     for (uint64_t i = 0; i < count && !c->failed; i++) {
         if (type == GGUF_STRING) { take_string(c); continue; }
@@ -115,7 +115,7 @@ static const char *take_tensor(GgufTensor *t, Cursor *in, uint64_t alignment) {
         if (t->shape[i] < 1 || t->shape[i] > INT64_MAX)
             return complain("tensor %.*s has a dimension of %llu", length, t->name.data,
                             (unsigned long long)t->shape[i]);
-        numbers = times(numbers, (size_t)t->shape[i]);
+        numbers = size_times(numbers, (size_t)t->shape[i]);
     }
     t->n_dims = (int)n;
     uint32_t type = take_u32(in);
@@ -132,7 +132,7 @@ static const char *take_tensor(GgufTensor *t, Cursor *in, uint64_t alignment) {
         return complain("tensor %.*s has rows of %llu numbers; %s comes in blocks of %d", length,
                         t->name.data, (unsigned long long)t->shape[0], ggml_types[type].name,
                         ggml_types[type].block);
-    t->bytes = times(numbers / (size_t)ggml_types[type].block, (size_t)ggml_types[type].bytes);
+    t->bytes = size_times(numbers / (size_t)ggml_types[type].block, (size_t)ggml_types[type].bytes);
     if (numbers == SIZE_MAX || t->bytes == SIZE_MAX)
         return complain("tensor %.*s is larger than any file", length, t->name.data);
     if (t->offset % alignment)

@@ -83,9 +83,9 @@ static bool is_norm(int part) { return part == ATTN_NORM || part == FFN_NORM || 
 static size_t bytes_of_part(int part, const Config *c, int group) {
     int rows, cols;
     shape_of(part, c, &rows, &cols);
-    size_t n = times(rows, cols);
-    if (is_norm(part) || !group) return times(n, sizeof(float));
-    return times(n / group, group + sizeof(float));
+    size_t n = size_times(rows, cols);
+    if (is_norm(part) || !group) return size_times(n, sizeof(float));
+    return size_times(n / group, group + sizeof(float));
 }
 
 static Tensor tensor_at(Op op, int layer, const void *const part[], const Config *c, int group) {
@@ -127,7 +127,7 @@ static const char *take_weights(Model *m, Cursor in, size_t file_size, const int
     size_t size[N_PARTS], wanted = file_size - in.left;
     for (int i = 0; order[i] >= 0; i++) {
         int part = order[i], many = shared && part == LOGITS ? 0 : in_every_layer(part) ? c->n_layers : 1;
-        size[part] = times((size_t)many, bytes_of_part(part, c, group));
+        size[part] = size_times((size_t)many, bytes_of_part(part, c, group));
         wanted = size[part] > SIZE_MAX - wanted ? SIZE_MAX : wanted + size[part];
     }
     if (file_size < wanted)

@@ -3,20 +3,6 @@
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
-
-double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-// What all threads together have had of the processors: whatever else runs there takes nothing of it.
-static double processor_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 // Every matrix once, but for the embedding, of which a row is next to nothing.
 size_t bytes_per_token(const Model *m) {
@@ -50,7 +36,7 @@ static void npy_header(FILE *f, int rows, int cols) {
 }
 
 FILE *npy_open(const char *path) {
-    FILE *f = fopen(path, "wb");
+    FILE *f = open_file(path, "wb");
     if (f) npy_header(f, 0, 0);                         // the shape is known at the end
     return f;
 }

@@ -50,46 +50,46 @@ float *forward(const Model *m, State *s, const int *tokens, int T, int pos, int 
 
 // ---------------------------------------------------------------------------- memory
 
-static const size_t MOST = (size_t)1 << 62;             // more than any machine has
+static const size_t MOST = SIZE_MAX / 2 + 1;            // more than any machine has
 
 static size_t padded(size_t size) { return (size + 63) / 64 * 64; }
 
 // What all keys of a position take; its values take as much.
 static size_t position_bytes(const Config *c, Type kv) {
-    return times(c->n_layers, times(times(c->n_kv_heads, c->head_dim), bytes_of(kv, 1)));
+    return size_times(c->n_layers, size_times(size_times(c->n_kv_heads, c->head_dim), bytes_of(kv, 1)));
 }
 
 size_t cache_bytes(const Config *c, int context, Type kv) {
-    return times(position_bytes(c, kv), (size_t)spans(context) * SPAN + (size_t)context);
+    return size_times(position_bytes(c, kv), (size_t)spans(context) * SPAN + (size_t)context);
 }
 
 // Sizes first, then one allocation, then addresses, each at the start of a cache line.
 const char *state_create(State *s, const Config *c, int context, int max_tokens, int max_wanted, Type kv) {
-    size_t T = max_tokens, q_dim = times(c->n_heads, c->head_dim), kv_dim = times(c->n_kv_heads, c->head_dim);
+    size_t q_dim = size_times(c->n_heads, c->head_dim), kv_dim = size_times(c->n_kv_heads, c->head_dim);
     size_t widest = q_dim > (size_t)c->hidden_dim ? q_dim : (size_t)c->hidden_dim;
     if (widest < (size_t)c->dim) widest = (size_t)c->dim;
-    size_t f = sizeof(float), position = position_bytes(c, kv);
-    size_t keys = times(position, (size_t)spans(context) * SPAN), values = times(position, context);
+    size_t T = max_tokens, f = sizeof(float), position = position_bytes(c, kv);
+    size_t keys = size_times(position, (size_t)spans(context) * SPAN), values = size_times(position, context);
     *s = (State){ .max_tokens = max_tokens, .context = context, .kv_type = kv };
     struct { void *buffer; size_t size; } plan[] = {
-        { &s->x,      times(T, c->dim * f) },            { &s->xb,     times(T, c->dim * f) },
-        { &s->q,      times(T, q_dim * f) },             { &s->mix,    times(T, q_dim * f) },
-        { &s->k,      times(T, kv_dim * f) },            { &s->v,      times(T, kv_dim * f) },
-        { &s->gate,   times(T, c->hidden_dim * f) },     { &s->up,     times(T, c->hidden_dim * f) },
-        { &s->rope,   times(T, c->rope_dim * f) },       { &s->weights, times(context, c->n_heads * f) },
-        { &s->logits, times(max_wanted, c->vocab_size * f) },
-        { &s->x8,     times(T, widest / BLOCK * sizeof(BlockX8)) },
-        { &s->keys,   keys },                            { &s->values, values },
+        { &s->x,    size_times(T, c->dim * f) },        { &s->xb,      size_times(T, c->dim * f) },
+        { &s->q,    size_times(T, q_dim * f) },         { &s->mix,     size_times(T, q_dim * f) },
+        { &s->k,    size_times(T, kv_dim * f) },        { &s->v,       size_times(T, kv_dim * f) },
+        { &s->gate, size_times(T, c->hidden_dim * f) }, { &s->up,      size_times(T, c->hidden_dim * f) },
+        { &s->rope, size_times(T, c->rope_dim * f) },   { &s->weights, size_times(context, c->n_heads * f) },
+        { &s->logits, size_times(max_wanted, c->vocab_size * f) },
+        { &s->x8,   size_times(T, widest / BLOCK * sizeof(BlockX8)) },
+        { &s->keys, keys },                             { &s->values,  values },
     };
     size_t count = sizeof plan / sizeof *plan, total = 0;
     for (size_t i = 0; i < count; i++)
         total = plan[i].size > MOST - total ? MOST : total + padded(plan[i].size);
-    s->memory = aligned_alloc(64, total);               // untouched pages cost nothing
+    s->memory = total < MOST ? malloc(total + 63) : NULL;       // untouched pages cost nothing
     if (!s->memory)
         return complain("no memory for a context of %d: it takes %.1f MB; choose a smaller one with -c",
                         context, total / 1e6);
     s->memory_size = total;
-    char *p = s->memory;
+    char *p = (char *)s->memory + (64 - (uintptr_t)s->memory % 64) % 64;
     for (size_t i = 0; i < count; i++) {
         memcpy(plan[i].buffer, &p, sizeof p);
         p += padded(plan[i].size);

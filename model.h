@@ -128,9 +128,32 @@ typedef struct {            // the activations of one pass
 
 // ---------------------------------------------------------------------------- the machine
 
+// system.c: all that is asked of the operating system. Paths are UTF-8
+typedef struct { const uint8_t *data; size_t size; } Bytes;
+const char *map_file(Bytes *file, const char *path);    // into memory, to be read
+void unmap_file(Bytes file);
+void watch_file(Bytes file, const char *sentence);      // to be said, at the latest while it is read again,
+const char *shortened_file(void);                       //   when it has become shorter; or here; NULL: none
+FILE *open_file(const char *path, const char *mode);    // as fopen()
+bool file_exists(const char *path);
+bool same_file(const char *a, const char *b);           // a regular one under both names; either may be NULL
+int folder_length(const char *path);                    // of what stands before the file's own name
+const char *program_folder(void);                       // where this program lies, ended by a slash; or NULL
+bool is_terminal(int stream);                           // 0, 1, 2
+char **prepare_process(int argc, char **argv);          // its standard streams; argv in UTF-8
+double seconds(void);                                   // of a clock that only goes forward
+double processor_seconds(void);                         // that all threads of this process have had together
+uint64_t time_of_day(void);                             // in nanoseconds
+size_t peak_memory(void);                               // bytes that this process has had at its height
+int processors_available(void);                         // by affinity, and by a container's share of them
+double cgroup_processors(const char *groups, const char *root);     // by these files of Linux's; or infinite
+void catch_interrupts(bool restart);    // once: a second one is the system's; restart: reading goes on
+extern volatile sig_atomic_t interrupted;               // by this signal; -1: as the output's reader left
+int end_by_signal(int number);                          // does not return, or returns the exit status
+
 // threads.c
 typedef void Work(void *job, int begin, int end);
-int  threads_available(void);                       // processors this process may use: affinity, cgroup quota
+int  threads_available(void);                       // processors this process may use, as far as threads go
 int  threads_start(int n);                          // how many run (at least 1: the caller)
 void threads_stop(void);
 void parallel_for(int n, int chunk, Work *work, void *job);     // work() covers [0, n), some chunks a call
@@ -309,15 +332,13 @@ uint64_t random_next(uint64_t *state);
 // ---------------------------------------------------------------------------- files
 
 // file.c: bytes from outside, of which none is trusted
-typedef struct { const uint8_t *data; size_t size; } Bytes;
 typedef struct { const uint8_t *at; size_t left; bool failed; } Cursor;     // once failed, it yields zeros
 
-const char *map_file(Bytes *file, const char *path);
-void unmap_file(Bytes file);
+long read_line(char **line, size_t *room, FILE *f);     // as getline()
 const char *complain(const char *format, ...) __attribute__((format(printf, 1, 2)));    // till the next one
 const char *complain_list(const char *format, va_list arguments);
 const char *what_is(Bytes file);                        // "a web page: ...", or NULL: it has no mark we know
-size_t times(size_t a, size_t b);                       // a * b, or SIZE_MAX where that overflows
+size_t size_times(size_t a, size_t b);                       // a * b, or SIZE_MAX where that overflows
 const void *take(Cursor *c, size_t bytes);              // the next bytes, or NULL
 uint32_t take_u32(Cursor *c);
 int32_t take_i32(Cursor *c);
@@ -386,7 +407,6 @@ int default_context(const Config *c);                   // what it was trained f
 // ---------------------------------------------------------------------------- numbers about a run
 
 // measure.c
-double seconds(void);                                   // of a clock that only goes forward
 size_t bytes_per_token(const Model *m);                 // what writing one token reads of the weights
 uint64_t hash_logits(const float *logits, int n);       // two runs agree to the bit, or their hashes differ
 FILE *npy_open(const char *path);                       // a NumPy file of floats; NULL, and errno, on failure
@@ -445,7 +465,5 @@ typedef struct {
 const char *generate(const Writing *w, Text prompt, const int *ids, int n);     // ids: BOS and the prompt's
 const char *chat(const Writing *w, Text first);         // first: the message before those of standard input
 const char *flush_output(void);                         // a reader that has left is no error
-void catch_interrupts(bool restart);
-extern volatile sig_atomic_t interrupted;               // by this signal
 
 #endif

@@ -4,18 +4,12 @@
 #include "model.h"
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 static const char help[] =
     "usage: run [CHECKPOINT] [options]     a .gguf, or a .bin of llama2.c (default: the one it comes with)\n"
@@ -49,20 +43,25 @@ enum { DONE, FAILED, MISUSED };                 // exit status: fine; file, memo
 
 static void fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
 static void fail(int status, const char *format, ...) {
+    const char *shortened = shortened_file();           // is what all else comes from
     va_list arguments;
-    va_start(arguments, format);
     fflush(stdout);
+    if (shortened) {
+        fputs(shortened, stderr);
+        exit(FAILED);
+    }
+    va_start(arguments, format);
     fputs("run: ", stderr);
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
-    exit(status);
+    exit(interrupted > 0 ? end_by_signal(interrupted) : status);
 }
 
 static void check_output(void) {
     const char *error = flush_output();
     if (!error) return;
     fprintf(stderr, "run: %s\n", error);
-    _exit(FAILED);                                      // exit() would try again
+    _Exit(FAILED);                                      // exit() would try again
 }
 
 // ---------------------------------------------------------------------------- the command line
@@ -104,9 +103,7 @@ static void set(const Option *option, const char *text) {
 }
 
 static uint64_t read_seed(const char *text) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t clock = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    uint64_t clock = time_of_day();
     if (!text) return random_next(&clock) >> 32;        // short enough to be typed again
     char *end;
     errno = 0;
@@ -125,23 +122,15 @@ static int choice(const char *flag, const char *text, const char *const *names) 
     fail(MISUSED, "%s %s: one of %s is wanted", flag, text, list);
 }
 
-// A device may be many things at once.
-static bool same_file(const char *a, const char *b) {
-    struct stat x, y;
-    return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && S_ISREG(x.st_mode) && x.st_dev == y.st_dev &&
-           x.st_ino == y.st_ino;
-}
-
 // The model it comes with lies in models/ beside the program, or in share/prenorm/models/ where it is
 // installed. NULL: neither.
 static const char *default_checkpoint(void) {
-    static char path[PATH_MAX + 64];
-    ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
-    while (n > 0 && path[n - 1] != '/') n--;
+    static char path[5000];
     static const char *const folders[] = { "", "../share/prenorm/" };
-    for (int i = 0; i < 2 && n > 0; i++) {
-        snprintf(path + n, sizeof path - (size_t)n, "%smodels/stories-%s.gguf", folders[i], norm_name());
-        if (access(path, F_OK) == 0) return path;
+    const char *here = program_folder();
+    for (int i = 0; i < 2 && here; i++) {
+        snprintf(path, sizeof path, "%s%smodels/stories-%s.gguf", here, folders[i], norm_name());
+        if (file_exists(path)) return path;
     }
     return NULL;
 }
@@ -231,7 +220,7 @@ static Options parse(int argc, char **argv) {
 static Text read_prompt(const Options *o) {
     const char *given = o->prompt ? o->prompt : "";
     if (!o->prompt_file) return (Text){ given, strlen(given) };
-    FILE *f = strcmp(o->prompt_file, "-") ? fopen(o->prompt_file, "rb") : stdin;
+    FILE *f = strcmp(o->prompt_file, "-") ? open_file(o->prompt_file, "rb") : stdin;
     if (!f) fail(FAILED, "%s: %s", o->prompt_file, strerror(errno));
     char *data = NULL;
     size_t size = 0;
@@ -249,8 +238,14 @@ static Text read_prompt(const Options *o) {
     return (Text){ data, size };
 }
 
-static const char *try_vocabulary(Vocabulary *v, Bytes *file, const char *path, int vocab_size) {
+static const char *map_and_watch(Bytes *file, const char *path) {
     const char *error = map_file(file, path);
+    if (!error) watch_file(*file, complain("run: %s became shorter while it was being read", path));
+    return error;
+}
+
+static const char *try_vocabulary(Vocabulary *v, Bytes *file, const char *path, int vocab_size) {
+    const char *error = map_and_watch(file, path);
     if (error) return error;
     error = vocabulary_read(v, *file, vocab_size);
     if (error) unmap_file(*file);
@@ -259,8 +254,8 @@ static const char *try_vocabulary(Vocabulary *v, Bytes *file, const char *path, 
 
 // The tokenizer that was named, else the one of two beside the checkpoint that fits it.
 static void find_vocabulary(Vocabulary *v, Bytes *file, const Options *o, int vocab_size) {
-    const char *slash = strrchr(o->checkpoint, '/'), *path = o->tokenizer, *error;
-    int folder = slash ? (int)(slash - o->checkpoint) + 1 : 0;
+    const char *path = o->tokenizer, *error;
+    int folder = folder_length(o->checkpoint);
     char plain[4096], sized[4096];
     snprintf(plain, sizeof plain, "%.*stokenizer.bin", folder, o->checkpoint);
     snprintf(sized, sizeof sized, "%.*stok%d.bin", folder, o->checkpoint, vocab_size);
@@ -268,7 +263,7 @@ static void find_vocabulary(Vocabulary *v, Bytes *file, const Options *o, int vo
     if (same_file(o->logits, plain) || same_file(o->logits, sized))
         fail(MISUSED, "--logits %s would write over a tokenizer", o->logits);
     error = try_vocabulary(v, file, path, vocab_size);
-    if (error && !o->tokenizer && access(sized, F_OK) == 0)
+    if (error && !o->tokenizer && file_exists(sized))
         error = try_vocabulary(v, file, path = sized, vocab_size);
     if (error) fail(FAILED, "%s: %s%s", path, error, o->tokenizer ? "" : "; name a tokenizer with -z FILE");
 }
@@ -355,17 +350,19 @@ static void print_perplexity(const Options *o, const Model *m, const Vocabulary 
     const char *error = state_create(&state, &m->config, context, most, most, o->kv_type);
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
     double started = seconds();
-    if ((error = perplexity(&p, m, &state, v, ids, n, isatty(2) && !o->quiet, &interrupted)))
+    if ((error = perplexity(&p, m, &state, v, ids, n, is_terminal(2) && !o->quiet, &interrupted)))
         fail(FAILED, "%s: %s", o->prompt_file ? o->prompt_file : "the text", error);
     double taken = seconds() - started;
     if (o->json) {
         print_json_number(stdout, "{\"perplexity\": ", p.perplexity);
         print_json_number(stdout, ", \"stderr\": ", p.standard_error);
-        printf(", \"tokens\": %ld, \"windows\": %d, \"context\": %d, \"seconds\": %.17g, \"norm\": \"%s\", "
-               "\"kernels\": \"%s\"}\n", p.tokens, p.windows, context, taken, norm_name(), kernels.name);
+        printf(", \"tokens\": %ld, \"windows\": %d, \"all_windows\": %d, \"interrupted\": %s, "
+               "\"context\": %d, \"seconds\": %.17g, \"norm\": \"%s\", \"kernels\": \"%s\"}\n", p.tokens,
+               p.windows, p.all, p.windows < p.all ? "true" : "false", context, taken, norm_name(),
+               kernels.name);
     } else {
-        printf("perplexity %.4f +/- %.4f over %ld tokens in %d windows of %d\n", p.perplexity,
-               p.standard_error, p.tokens, p.windows, context);
+        printf("perplexity %.4f +/- %.4f over %ld tokens in %d windows of %d%s\n", p.perplexity,
+               p.standard_error, p.tokens, p.windows, context, p.windows < p.all ? ", interrupted" : "");
     }
     check_output();
     if (p.windows < p.all) fprintf(stderr, "run: interrupted after %d of %d windows\n", p.windows, p.all);
@@ -403,12 +400,10 @@ static void print_phase(const char *name, const Phase *p, int n, bool json) {
 
 static void print_bench(const Options *o, const Model *m, double load, int threads) {
     Bench b;
-    struct rusage usage;
     int context = o->context ? o->context : default_context(&m->config);
-    bool progress = isatty(2) && !o->quiet;
+    bool progress = is_terminal(2) && !o->quiet;
     const char *error = bench(&b, m, o->kv_type, context, o->n, progress, &interrupted);
     if (error) fail(FAILED, "%s: %s", o->checkpoint, error);
-    getrusage(RUSAGE_SELF, &usage);
     double rate = mean_of(b.decode.runs, b.runs) * (double)bytes_per_token(m);
     double limit = mean_of(b.read_limits, b.runs);
     const double *share = b.decode.share;
@@ -424,9 +419,9 @@ static void print_bench(const Options *o, const Model *m, double load, int threa
         printf(", "), print_numbers("read_limits_gb_per_s", b.read_limits, b.runs);
         printf("\"gb_per_s\": %.17g}, \"read_limit_gb_per_s\": %.17g, ", rate / 1e9, limit / 1e9);
         print_share(share);
-        printf(", \"norm_ns\": %.17g, \"load_ms\": %.17g, \"peak_bytes\": %ld, \"norm\": \"%s\", "
-               "\"kernels\": \"%s\", \"threads\": %d}\n", b.decode.norm_ns, load * 1e3,
-               usage.ru_maxrss * 1024, norm_name(), kernels.name, threads);
+        printf(", \"norm_ns\": %.17g, \"load_ms\": %.17g, \"peak_bytes\": %zu, \"norm\": \"%s\", "
+               "\"kernels\": \"%s\", \"threads\": %d, \"interrupted\": %s}\n", b.decode.norm_ns, load * 1e3,
+               peak_memory(), norm_name(), kernels.name, threads, interrupted > 0 ? "true" : "false");
     } else {
         printf("weights  %9.2f GB/s, %.0f %% of the %.2f GB/s at which they can be read\n", rate / 1e9,
                100 * rate / limit, limit / 1e9);
@@ -434,8 +429,9 @@ static void print_bench(const Options *o, const Model *m, double load, int threa
             printf("decoding norm %.1f %%, attention %.1f %%, ffn %.1f %%, matmul %.1f %%, other %.1f %%; "
                    "a norm takes %.0f ns\n", 100 * share[0], 100 * share[1], 100 * share[2], 100 * share[3],
                    100 * share[4], b.decode.norm_ns);
-        printf("load     %9.2f ms, peak memory %.1f MB, %s, kernels %s, %d threads\n", load * 1e3,
-               (double)usage.ru_maxrss / 1e3, norm_name(), kernels.name, threads);
+        printf("load     %9.2f ms, peak memory %.1f MB, %s, kernels %s, %d threads%s\n", load * 1e3,
+               (double)peak_memory() / 1e6, norm_name(), kernels.name, threads,
+               interrupted > 0 ? ", interrupted" : "");
     }
     check_output();
     if (b.runs < o->n) fprintf(stderr, "run: interrupted after %d of %d runs\n", b.runs, o->n);
@@ -452,27 +448,27 @@ static void print_tokens(const Options *o, const Vocabulary *v, Text text) {
 
 // ---------------------------------------------------------------------------- the program
 
-// The first file that we open must not take the place of a standard stream that is closed. (Read only:
-// writing to it fails, and is reported.)
-static void reserve_standard_streams(void) {
-    for (int fd = 0; fd <= 2; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) < 0) exit(FAILED);
+// What a run returns: a file that has become shorter was not read as a whole, and who interrupts a run wants
+// a shell's loop over models to end.
+static int exit_status(void) {
+    const char *sentence = shortened_file();
+    if (sentence) fputs(sentence, stderr);
+    return sentence ? FAILED : interrupted > 0 ? end_by_signal(interrupted) : DONE;
 }
 
 int main(int argc, char **argv) {
     double started = seconds();
-    reserve_standard_streams();
-    sigaction(SIGPIPE, &(struct sigaction){ .sa_handler = SIG_IGN }, NULL);
-    Options o = parse(argc, argv);
+    Options o = parse(argc, prepare_process(argc, argv));
     Bytes file = { 0 }, vocabulary_file = { 0 };
     Model model = { 0 };
     Vocabulary vocabulary = { 0 };
-    const char *error = map_file(&file, o.checkpoint);
+    const char *error = map_and_watch(&file, o.checkpoint);
     if (!error && o.mode == INFO && !(error = print_info(file, o.json))) check_output();
     if (error) fail(FAILED, "%s: %s", o.checkpoint, error);
     if (o.mode == INFO) {
+        int status = exit_status();
         unmap_file(file);
-        return DONE;
+        return status;
     }
 
     bool vocabulary_only = o.mode == TOKENIZE && (o.tokenizer || is_gguf(file));
@@ -491,7 +487,8 @@ int main(int argc, char **argv) {
     if (o.prompt_file) free((void *)(uintptr_t)text.data);
     vocabulary_free(&vocabulary);
     model_free(&model);
+    int status = exit_status();
     unmap_file(vocabulary_file);
     unmap_file(file);
-    return DONE;
+    return status;
 }

@@ -3,16 +3,16 @@
 // A loop of n steps is cut into chunks, and every thread, the caller included, takes the next ones until none
 // are left: at first many at once, as memory is fastest for who goes on where he is, then ever fewer, so that
 // all end together. A thread that is late, or that the system has put aside, takes fewer.
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE                                     // sched_getaffinity
-#endif
 #include "model.h"
+#include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 enum { MAX_THREADS = 256 };
+
+int threads_available(void) {
+    int n = processors_available();
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
+}
 
 typedef struct { Work *work; void *job; int n, chunk; } Loop;
 
@@ -32,7 +32,26 @@ static int portion(int left) { return 1 + (left - 1) / n_threads * 2 / 3; }
 
 #ifdef _OPENMP
 
-int threads_start(int n) { return n_threads = n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n; }
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+
+static void *pass_gate(void *unused) {
+    pthread_mutex_lock(&gate);
+    pthread_mutex_unlock(&gate);
+    return unused;
+}
+
+// OpenMP ends the program where it cannot make a thread, so as many are made before, all alive at once.
+int threads_start(int n) {
+    pthread_t threads[MAX_THREADS];
+    if (n > MAX_THREADS) n = MAX_THREADS;
+    pthread_mutex_lock(&gate);
+    for (n_threads = 1; n_threads < n; n_threads++)
+        if (pthread_create(&threads[n_threads], NULL, pass_gate, NULL)) break;
+    pthread_mutex_unlock(&gate);
+    for (int i = 1; i < n_threads; i++) pthread_join(threads[i], NULL);
+    return n_threads;
+}
+
 void threads_stop(void) { n_threads = 1; }
 
 void parallel_for(int n, int chunk, Work *work, void *job) {
@@ -48,7 +67,6 @@ void parallel_for(int n, int chunk, Work *work, void *job) {
 }
 
 #else
-#include <pthread.h>
 #include <sched.h>
 
 // ticket: how many chunks of the present loop nobody has taken yet. Whoever lowers it owns as many, and only
@@ -134,54 +152,4 @@ void parallel_for(int n, int chunk, Work *work, void *job) {
     atomic_flag_clear(&busy);
 }
 
-#endif
-
-// ---------------------------------------------------------------------------- how many cores are ours
-
-#ifdef __linux__
-#include <sched.h>
-
-// The first two numbers of a file, "max" counting as -1. True if both are there.
-static bool two_numbers(const char *path, double *a, double *b) {
-    char text[64] = "";
-    FILE *f = fopen(path, "r");
-    if (!f) return false;
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    if (n > 3 && !strncmp(text, "max", 3)) memcpy(text, " -1", 3);
-    return sscanf(text, "%lf %lf", a, b) == 2;
-}
-
-// A container's share of the machine: cpu.max of this process's control group and of every group above it.
-static double cgroup_processors(void) {
-    double least = 1e9, quota, period;
-    char line[1024], path[1100];
-    FILE *f = fopen("/proc/self/cgroup", "r");
-    while (f && fgets(line, sizeof line, f)) {
-        if (strncmp(line, "0::", 3)) continue;
-        line[strcspn(line, "\n")] = 0;
-        for (char *end = line + strlen(line); end; end = strrchr(line + 3, '/')) {
-            *end = 0;
-            snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", line + 3);
-            if (two_numbers(path, &quota, &period) && quota > 0 && quota / period < least)
-                least = quota / period;
-        }
-    }
-    if (f) fclose(f);
-    return least;
-}
-
-int threads_available(void) {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
-    double share = cgroup_processors();
-    if (share < n) n = (int)(share + 0.999);
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
-}
-
-#else
-int threads_available(void) {
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
-}
 #endif

@@ -101,6 +101,7 @@ typedef struct {
     void (*quantize)(BlockX8 *out, const float *in, size_t n);      // n a multiple of BLOCK
 } Kernels;
 
+bool cpu_has_sdot(void);                                // of an aarch64, asked in system.c
 extern const Kernels kernels_portable, kernels_avx2, kernels_avx512, kernels_neon, kernels_neon_dot;
 
 extern Kernels kernels;                                 // the chosen set: what the chapters call, once chosen

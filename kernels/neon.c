@@ -9,7 +9,6 @@
 
 #ifdef __aarch64__
 #include "neon.h"
-#include <sys/auxv.h>
 
 // ---------------------------------------------------------------------------- integers
 //
@@ -485,7 +484,6 @@ static void matmul_plane(float *out, int stride, const Matrix *w, const void *x,
 }
 
 static bool always(void) { return true; }
-static bool has_sdot(void) { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 
 const Kernels kernels_neon = {
     .name = "neon", .supported = always, .quantize = neon_quantize,
@@ -498,7 +496,7 @@ const Kernels kernels_neon = {
 };
 
 const Kernels kernels_neon_dot = {
-    .name = "neon-dot", .supported = has_sdot,
+    .name = "neon-dot", .supported = cpu_has_sdot,
     .matmul = { [Q8_0] = sdot_q8_0, [Q4_0] = sdot_q4_0, [Q4_1] = sdot_q4_1, [Q5_0] = sdot_q5_0,
                 [Q5_1] = sdot_q5_1, [IQ4_NL] = sdot_iq4_nl, [Q2_K] = sdot_q2_k, [Q3_K] = sdot_q3_k,
                 [Q4_K] = sdot_q4_k, [Q5_K] = sdot_q5_k, [Q6_K] = sdot_q6_k },

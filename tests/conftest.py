@@ -7,6 +7,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ def pytest_addoption(parser):
 
 
 class Outcome(NamedTuple):
-    """How a run ended. A signal or a sanitizer's report is a failure, whatever the test is about."""
+    """How a run ended: the status as a shell says it, 130 after SIGINT. Any signal that nobody sends to end a
+    program, or a sanitizer's report, is a failure, whatever the test is about."""
 
     status: int
     stdout: bytes
@@ -38,9 +40,11 @@ class Outcome(NamedTuple):
     @classmethod
     def of(cls, process, stdout, stderr):
         stderr = stderr.decode(errors="replace")
-        assert process.returncode >= 0, f"ended by signal {-process.returncode}: {process.args}\n{stderr}"
+        number = -process.returncode
+        assert number in (signal.SIGINT, signal.SIGTERM) or number <= 0, \
+            f"ended by signal {number}: {process.args}\n{stderr}"
         assert "Sanitizer" not in stderr and "runtime error" not in stderr, f"{process.args}\n{stderr}"
-        return cls(process.returncode, stdout, stderr)
+        return cls(128 + number if number > 0 else process.returncode, stdout, stderr)
 
     def check_refused(self, status, *words):
         """One line on standard error that has these words, and nothing on standard output."""

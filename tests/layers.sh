@@ -1,6 +1,6 @@
 #!/bin/sh
 # A call goes downward only: a file may use what files on lower lines define, and nothing beside or above it.
-# Includes are a tree: *.c -> model.h -> kernels/kernels.h.    usage: tests/layers.sh [folder]
+# Includes are a tree: *.c -> model.h -> kernels/kernels.h. No name is the C library's.    usage: tests/layers.sh [folder]
 cd "${1:-.}" || exit 1
 layers='
 run
@@ -14,7 +14,7 @@ threads trace file kernels/kernels
 utf8 unicode
 kernels/portable kernels/avx2 kernels/avx512 kernels/neon
 kernels/avx2_floats kernels/avx512_floats kernels/neon_floats
-kernels/formats
+kernels/formats system
 '
 objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
@@ -39,6 +39,15 @@ echo "$layers" | awk '
         }
         exit bad
     }' - "$objects/symbols" || bad=1
+
+# A name of the C library's, POSIX's included, would be taken for ours by whatever else lies in one program with us.
+for library in libc.so.6 libm.so.6; do
+    file=$(${CC:-cc} -print-file-name=$library)
+    [ -e "$file" ] && nm -D --defined-only "$file" | sed 's/@.*//' | awk '{ print $NF }'
+done > "$objects/library"
+awk 'FNR == NR { taken[$1] = 1; next } $2 == "D" && taken[$3] {
+         print $1 ".c defines " $3 ", which is a name of the C library"; bad = 1 } END { exit bad }' \
+    "$objects/library" "$objects/symbols" || bad=1
 
 wrong=$(grep -n '#include "' *.c | grep -v '"model.h"'; grep -n '#include "' model.h | grep -v '"kernels/kernels.h"'
         grep -n '#include "' kernels/*.[ch] | grep -vE '"(kernels|loops|norms|avx2|avx512|neon).h"')

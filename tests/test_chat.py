@@ -445,7 +445,7 @@ def test_an_interrupt_stops_the_reply(start, run, chat_ids, models, tmp_path):
         turns.append((message, interrupt(process)))
     process.send_signal(signal.SIGINT)
     outcome = run.finish(process)
-    assert (outcome.status, outcome.stdout) == (0, b"")
+    assert (outcome.status, outcome.stdout) == (130, b"")
     outcome.statistic("seed"), outcome.statistic("hash")
 
     rows = np.load(tmp_path / "logits.npy")
@@ -507,7 +507,7 @@ def test_interrupts_of_one_reply(signals, start, run):
         text = pipe.read()
     assert len(text) > before + 1 and text.endswith(b"\n")
     outcome = run.finish(process)
-    assert outcome.status == 0
+    assert outcome.status == 128 + signal.SIGTERM
     outcome.statistic("seed")
 
 
@@ -517,7 +517,7 @@ def test_a_termination_while_it_waits(start, run):
     until_idle(process)
     process.send_signal(signal.SIGTERM)
     outcome = run.finish(process)
-    assert (outcome.status, outcome.stdout) == (0, b"")
+    assert (outcome.status, outcome.stdout) == (128 + signal.SIGTERM, b"")
     outcome.statistic("seed")
 
 

@@ -1,63 +1,36 @@
-// test_file.c - files that cannot be mapped, bytes that end too soon, and what a file is by its first bytes.
+// test_file.c - lines, bytes that end too soon, and what a file is by its first bytes.
 #include "test.h"
-#include <errno.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-// ---------------------------------------------------------------------------- mapping
+// ---------------------------------------------------------------------------- lines
 
-static char folder[64] = P_tmpdir "/prenorm-test-XXXXXX", path[80];
-
-static const char *write_file(const char *bytes, size_t n) {
-    snprintf(path, sizeof path, "%s/file", folder);
-    FILE *f = fopen(path, "wb");
-    bool good = f && fwrite(bytes, 1, n, f) == n;
-    good = f && fclose(f) == 0 && good;
-    CHECK(good, "cannot write %s", path);
-    return path;
-}
-
-// The refusal has to contain a word that tells what is wrong.
-static void check_unmappable(const char *name, const char *word) {
-    Bytes file = { NULL, 0 };
-    const char *error = map_file(&file, name);
-    CHECK(error && strstr(error, word), "%s: wanted a refusal with '%s', got %s", name, word,
-          error ? error : "a file");
-    CHECK(!file.data && !file.size, "%s: refused, but mapped", name);
-    unmap_file(file);                                   // harmless, then
-}
-
-static void test_mapping(void) {
-    CHECK(mkdtemp(folder), "no folder to write to: %s", folder);
-    Bytes file;
-    const char *error = map_file(&file, write_file("good\0 bytes", 11));
-    CHECK(!error, "a good file: %s", error);
-    CHECK(file.size == 11 && !memcmp(file.data, "good\0 bytes", 11), "%zu other bytes", file.size);
-    unlink(path);
-    CHECK(file.data[0] == 'g', "the bytes are gone with the name");
-    unmap_file(file);
-
-    check_unmappable(path, strerror(ENOENT));
-    check_unmappable(folder, "directory");
-    check_unmappable(write_file("", 0), "empty");
-    check_unmappable("/dev/null", "regular");
-    if (!SANITIZED) {                                   // which take more room for themselves than this
-        struct rlimit before, small;
-        getrlimit(RLIMIT_AS, &before);
-        small = before, small.rlim_cur = (rlim_t)1 << 28;
-        CHECK(!truncate(write_file("x", 1), (off_t)1 << 40), "no file of 1 TB to try");
-        setrlimit(RLIMIT_AS, &small);
-        check_unmappable(path, "map");
-        setrlimit(RLIMIT_AS, &before);
+static void check_lines(const char *text, size_t size, const long *lengths, int n) {
+    FILE *f = tmpfile();
+    CHECK(f && fwrite(text, 1, size, f) == size && !fseek(f, 0, SEEK_SET), "no file to read from");
+    char *line = NULL;
+    size_t room = 0, at = 0;
+    for (int i = 0; i < n; at += (size_t)lengths[i++]) {
+        long got = read_line(&line, &room, f);
+        CHECK(got == lengths[i] && !memcmp(line, text + at, (size_t)got) && line[got] == 0,
+              "line %d: expected %ld bytes, got %ld", i, lengths[i], got);
     }
-    unlink(path);
-    CHECK(!mkfifo(path, 0600), "no pipe to try");
-    alarm(10);                                          // nobody writes to it, but an answer has to come
-    check_unmappable(path, "regular");
-    alarm(0);
-    unlink(path);
-    rmdir(folder);
+    CHECK(read_line(&line, &room, f) == -1, "a line after the last");
+    free(line);
+    fclose(f);
+}
+
+static void test_lines(void) {                          // the same as POSIX's getline() gives
+    check_lines("", 0, NULL, 0);
+    check_lines("\n", 1, (long[]){ 1 }, 1);
+    check_lines("one\n\ntwo\r\nthree", 15, (long[]){ 4, 1, 5, 5 }, 4);
+    check_lines("a zero\0 inside\nb", 16, (long[]){ 15, 1 }, 2);
+    char *text = malloc(10000);
+    memset(text, 'x', 10000);
+    for (long n = 120; n < 300; n++) {                  // around the sizes of its memory
+        text[n - 1] = '\n';
+        check_lines(text, 10000, (long[]){ n, 10000 - n }, 2);
+        text[n - 1] = 'x';
+    }
+    free(text);
 }
 
 // ---------------------------------------------------------------------------- walking
@@ -86,7 +59,7 @@ static void test_cursor(void) {
     CHECK(take_i32(&c) == 0x00123456 && take_i32(&c) == (int32_t)0xff3f8000, "ints at odd places");
 }
 
-static void test_times(void) {
+static void test_size_times(void) {
     const size_t half = (size_t)1 << (sizeof(size_t) * 4);  // 2^32, where there are 64 bits
     const struct { size_t a, b, want; } cases[] = {
         { 0, 0, 0 }, { 0, SIZE_MAX, 0 }, { SIZE_MAX, 0, 0 }, { 3, 4, 12 }, { SIZE_MAX, 1, SIZE_MAX },
@@ -95,7 +68,7 @@ static void test_times(void) {
         { SIZE_MAX, SIZE_MAX, SIZE_MAX }, { SIZE_MAX, 2, SIZE_MAX },    // stays the most that there is
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        size_t got = times(cases[i].a, cases[i].b);
+        size_t got = size_times(cases[i].a, cases[i].b);
         CHECK(got == cases[i].want, "%zu * %zu: wanted %zu, got %zu", cases[i].a, cases[i].b, cases[i].want,
               got);
     }
@@ -188,9 +161,9 @@ static void test_what_is(void) {
 }
 
 int main(void) {
-    test_mapping();
+    test_lines();
     test_cursor();
-    test_times();
+    test_size_times();
     test_complain();
     test_what_is();
     return finish("test_file");

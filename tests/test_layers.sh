@@ -37,6 +37,9 @@ expect 'kernels/portable.c reaches up to beside() in ffn.c'         # data as we
 plant kernels/portable.c '#include "../model.h"'
 expect 'includes that leave the tree: kernels/portable.c'
 
+plant file.c 'size_t times(size_t a) { return a; }'
+expect 'file.c defines times, which is a name of the C library'
+
 printf 'int stray;\n' > "$copy/house/cellar.c"
 expect 'cellar.c has no layer'
 

@@ -303,7 +303,8 @@ def test_a_tokenizer_for_a_gguf(models, run, tmp_path):
 
 # ---------------------------------------------------------------------------- perplexity
 
-PERPLEXITY = {"perplexity", "stderr", "tokens", "windows", "context", "seconds", "norm", "kernels"}
+PERPLEXITY = {"perplexity", "stderr", "tokens", "windows", "all_windows", "interrupted", "context", "seconds",
+              "norm", "kernels"}
 
 
 @pytest.mark.parametrize("name, context", [
@@ -332,6 +333,7 @@ def test_perplexity(name, context, models, run, run_layernorm, tmp_path):
     assert report["stderr"] == pytest.approx(error, rel=2e-3)
     assert (report["tokens"], report["windows"], report["context"]) == (tokens, len(ids) // context, context)
     assert report["windows"] >= 2 and tokens == report["windows"] * (context - context // 2 - 1)
+    assert report["all_windows"] == report["windows"] and report["interrupted"] is False
     assert report["norm"] == model.config.norm and report["kernels"] and report["seconds"] > 0
     words = quiet.stdout.decode().split()
     assert words == (f"perplexity {report['perplexity']:.4f} +/- {report['stderr']:.4f} "
@@ -387,7 +389,8 @@ def test_bench(models, run):
     """Rates that belong together: nobody has more of one processor than there is time."""
     report = report_of(run(models / "gqa-tied.gguf", "-m", "bench", "--json", "-q", "-j", 1, "-c", 40))
     assert report.keys() == {"prefill", "decode", "read_limit_gb_per_s", "share", "norm_ns", "load_ms",
-                             "peak_bytes", "norm", "kernels", "threads"}
+                             "peak_bytes", "norm", "kernels", "threads", "interrupted"}
+    assert report["interrupted"] is False
     assert report["prefill"].keys() == {"tokens", "runs", "cpu_runs", "mean", "sd", "share", "norm_ns"}
     assert report["decode"].keys() == {"tokens", "runs", "cpu_runs", "mean", "sd", "gb_per_s",
                                        "read_limits_gb_per_s"}
