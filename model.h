@@ -192,6 +192,8 @@ int utf8_length(const char *s, size_t n);               // of the character at s
 int utf8_decode(uint32_t *code, const char *s, size_t n);       // its length; U+FFFD and 1 for a byte of none
 int utf8_push(char out[8], Utf8 *u, uint8_t byte, bool replace);    // bytes that are ready now, at most 6
 int utf8_flush(char out[8], Utf8 *u, bool replace);     // replace: U+FFFD for bytes of no character
+int utf8_encode(char out[4], uint32_t code);            // its length; U+FFFD where there is no such character
+size_t utf8_from_utf16(char *out, const char *in, size_t n, bool big_endian);   // out: 3 / 2 * n + 3 bytes
 bool utf8_visible(uint32_t code);                       // no control character, C1 included
 void print_string(FILE *f, Text t, bool json);          // what is not UTF-8 becomes U+FFFD, as JSON demands
 
@@ -294,10 +296,12 @@ typedef struct {
     float repeat_penalty;   // 1: none
     uint64_t random;        // the generator's state; starts as the seed
     Candidate *candidates;  // (vocab_size)
+    const bool *never;      // (vocab_size) ids that are not chosen; or NULL
 } Sampler;
 const char *sampler_create(Sampler *s, int vocab_size);         // the memory; the settings are the caller's
 void sampler_free(Sampler *s);
 int sample(Sampler *s, const float *logits, int vocab_size, const int *history, int n);     // history: n ids
+void likeliest(Candidate *best, int n, const Sampler *s, const float *logits, int vocab_size);  // p: logits
 uint64_t random_next(uint64_t *state);
 
 // ---------------------------------------------------------------------------- files
@@ -383,6 +387,7 @@ uint64_t hash_logits(const float *logits, int n);       // two runs agree to the
 FILE *npy_open(const char *path);                       // a NumPy file of floats; NULL, and errno, on failure
 bool npy_close(FILE *f, int rows, int cols);            // false, and errno, if anything could not be written
 
+double surprise(const float *logits, int n, int id);    // -log softmax(logits)[id]
 typedef struct {
     double perplexity, standard_error;
     long tokens;
