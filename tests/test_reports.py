@@ -139,6 +139,14 @@ def lines_of(outcome):
     return found
 
 
+def in_bytes(n):
+    """With a unit of the SI, to three digits."""
+    for power, unit in (3, "kB"), (6, "MB"), (9, "GB"), (12, "TB"):
+        if n >= 1000 and n / 10**power < 999.5:
+            return f"{n} bytes ({n / 10**power:.3g} {unit})"
+    return f"{n} bytes"
+
+
 @pytest.mark.parametrize("name", make_models.NAMES)
 def test_info_says_the_same_to_people(name, models, run, run_layernorm):
     report = report_of(run(models / name, "-m", "info", "--json"))
@@ -149,6 +157,9 @@ def test_info_says_the_same_to_people(name, models, run, run_layernorm):
         assert lines[key] == str(report[key])
     for group in ("config", "tokenizer", "memory"):
         for key, value in report[group].items():
+            if group == "memory" and key != "context":
+                assert lines[f"memory/{key}"] == in_bytes(value)
+                continue
             text = f"{value:.9g}" if isinstance(value, float) else str(value)
             assert lines[f"{group}/{key}"] == (text.lower() if isinstance(value, bool) else text), key
     for tensor in report["tensors"]:
