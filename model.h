@@ -417,6 +417,24 @@ const char *why_not_finite(const State *s);             // what may have happene
 
 // ---------------------------------------------------------------------------- what the program does
 
+// output.c: control characters reach pipes as bytes, terminals as \u001b
+extern const char *program;                             // its name, before what it says
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));        // to standard error
+void say_list(const char *format, va_list arguments);
+void print_token(FILE *f, const Vocabulary *v, int id); // in quotation marks, as JSON has them
+typedef struct {            // a text on its way to standard output
+    const char *const *stop;        // texts that end it, and that nobody gets to see
+    int n_stop;
+    bool silent;                    // it is kept for a report, not printed
+    char *data;                     // so far, its prompt not included
+    size_t size, room, printed;
+    Utf8 utf8;
+} Output;
+void output_text(Output *o, Text t);                    // of the prompt
+const char *output_piece(Output *o, Piece piece, bool *stopped);
+void output_end(Output *o);
+void output_clear(Output *o);                           // for the next text
+
 // info.c: what a file is, to standard output
 const char *print_info(Bytes file, bool json);
 
@@ -429,6 +447,11 @@ typedef struct {
     Type kv_type;
     const char *logits;             // a .npy file for those of every position; or NULL
     Observer *trace;                // trace_text, trace_json (which wants standard error alone), or NULL
+    const char *const *stop;        // texts that end it
+    int n_stop;
+    bool ignore_eos;                // no token that ends the text is chosen
+    bool json;                      // generate alone: a report instead of the text
+    int top;                        //   with the likeliest so many at each position
     const char *file;               // the checkpoint's name, for the trace
     bool quiet;
     uint64_t seed;                  // for the statistics, as is
@@ -443,5 +466,22 @@ const char *chat(const Writing *w, Text first);         // first: the message be
 const char *flush_output(void);                         // a reader that has left is no error
 void catch_interrupts(bool restart);
 extern volatile sig_atomic_t interrupted;               // by this signal
+
+// options.c: the command line
+enum { MAX_STOP = 16, MAX_TOP = 100 };
+typedef struct {
+    const char *checkpoint, *mode_name, *prompt, *prompt_file, *tokenizer, *seed_text, *kv, *kernels, *logits,
+        *system, *template_name, *on_full, *stop[MAX_STOP];
+    const ChatTemplate *template;
+    int n, context, threads, n_stop, top;
+    enum { GENERATE, CHAT, PERPLEXITY, BENCH, TOKENIZE, INFO } mode;
+    Type kv_type;
+    bool shift, swap_norm, special, ignore_eos, pieces, trace, trace_json, json, quiet, help, version;
+    bool piped;                     // the prompt is what comes through a pipe
+    bool like_threads;              // the temperature was asked for as other engines ask for threads: -t 4
+    Sampler sampler;
+} Options;
+const char *read_options(Options *o, int argc, char **argv);    // what they point at is argv's
+void print_help(void);
 
 #endif
