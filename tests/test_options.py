@@ -1,10 +1,14 @@
 """test_options.py - the command line is read as promised: letters, long names, values, what flags of other
-engines mean here; and --help.
+engines mean here; --help, and the manual page that is made of it.
 """
 
+import os
 import shutil
+import subprocess
 
 import pytest
+
+from conftest import ROOT
 
 PROMPT = "Once there was"
 
@@ -120,3 +124,60 @@ def test_it_calls_itself_by_its_name(model, run, tmp_path):
     here("--nope").check_refused(2, "prenorm-here: ", "prenorm-here --help")
     assert here("--help").stdout.startswith(b"usage: prenorm-here ")
     assert here(model, "-c", 9, "-n", -1, "-q").stderr.startswith("prenorm-here: the context of 9 ")
+
+
+def test_the_manual_page_is_the_help(run):
+    """Every option, its value and every word of what it does, where `make install` makes a page of it."""
+    said = run("--help").stdout
+    assert max(map(len, said.decode().splitlines())) <= 110
+    page = subprocess.run(["awk", "-f", ROOT / "docs/man.awk"], input=said, capture_output=True, check=True)
+    assert page.stderr == b""
+    lines = page.stdout.decode().replace("\\-", "-").splitlines()
+    assert [line.split()[0] for line in lines if line[0] == "."][:5] == [".TH", ".SH", ".SH", ".B", ".SH"]
+    told = {line[3:] for before, line in zip(lines, lines[1:]) if before == ".TP"}
+    for option in said.decode().split("\n\n", 2)[2].splitlines():
+        names = option[:28].strip()
+        if option.startswith("  ") and names:
+            assert f"{names}" in told, f"{names} is missing"
+            told.remove(names)
+        assert option[28:] in lines or not option.startswith(" "), option
+    assert not told
+    if shutil.which("man"):
+        shown = subprocess.run(["man", "--warnings", "-l", "-"], input=page.stdout, capture_output=True)
+        assert shown.returncode == 0 and shown.stderr == b"" and b"--ignore-eos" in shown.stdout
+
+
+def test_checkpoints_are_one(model, wide, run):
+    run(model, wide).check_refused(2, model, wide)
+    run().check_refused(2, "--help")
+    run("").check_refused(2, "empty")
+
+
+def test_one_prompt(model, run):
+    run(model, "-i", "a", "-f", "b").check_refused(2, "-i", "-f")
+
+
+def test_help_and_version(run, model):
+    for option in ("-h", "--help"):
+        outcome = run(option)
+        assert (outcome.status, outcome.stderr) == (0, "")
+        words = outcome.stdout.decode().replace(",", " ").split()
+        for name in [*BAD, *MODES, *LONG.values(), *SWITCHES]:
+            assert name in words
+    outcome = run(model, "--version")
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert outcome.stdout.startswith(b"prenorm ") and outcome.stdout.endswith(b"\n")
+
+
+def test_make_shows_a_line_a_file(tmp_path):
+    """The command on request, and nothing where nothing is to be said."""
+    target, shown = tmp_path / "utf8.o", {}
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "V")}
+    for option in ("CC=cc", "V=1", "-s"):
+        target.unlink(missing_ok=True)
+        done = subprocess.run(["make", "--no-print-directory", "CC=cc", f"BUILD={tmp_path}", target, option],
+                              cwd=ROOT, capture_output=True, text=True, check=True, env=env)
+        shown[option] = done.stdout
+        assert target.exists() and done.stderr == ""
+    assert (shown["CC=cc"], shown["-s"]) == ("cc  utf8.c\n", "")
+    assert shown["V=1"].count("\n") == 1 and "-std=c11" in shown["V=1"]
