@@ -6,7 +6,7 @@
 #                            MODELS="a.gguf b.gguf" TEXT=file: of your own models)
 # make smollm2               fetch a chat model of others' to compare them on: SmolLM2-135M-Instruct, 98 MB
 # make bench-norm            how fast each norm is, as a part of the fastest it could be
-# make install PREFIX=dir    prenorm and prenorm-layernorm, with their models (/usr/local)
+# make install PREFIX=dir    prenorm and prenorm-layernorm, with their models and manual page (/usr/local)
 # make test                  build and run every test of the project
 # make conformance DATA=dir  compare with other engines on real checkpoints
 # make parity                export.py: the logits of transformers, whatever the model
@@ -34,30 +34,34 @@ ENGINE := $(patsubst %.c,$(BUILD)/%.o,$(filter-out run.c rmsnorm.c,$(SOURCE))) $
 C_TESTS := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 TESTS  := $(C_TESTS:%=$(BUILD)/$(NORM)/%)
 
+# A line a file. make V=1 shows the commands instead, make -s nothing.
+SILENT := $(findstring s,$(firstword -$(MAKEFLAGS)))
+say     = $(if $(V),,@$(if $(SILENT),,echo "$(notdir $(firstword $(CC)))  $1";))
+
 $(NAME): $(BUILD)/$(NAME) FORCE
 	@cmp -s $< $@ || cp -f $< $@
 
 $(BUILD)/$(NAME): $(BUILD)/run.o $(ENGINE)
-	$(CC) $(FLAGS) $^ -o $@ -lm -lpthread
+	$(call say,-o $(NAME))$(CC) $(FLAGS) $^ -o $@ -lm -lpthread
 
 $(BUILD)/%.norm.o: rmsnorm.c
 	@mkdir -p $(@D)
-	$(CC) $(FLAGS) -DNORM=$* -MMD -c $< -o $@
+	$(call say,$<)$(CC) $(FLAGS) -DNORM=$* -MMD -c $< -o $@
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(FLAGS) -MMD -c $< -o $@
+	$(call say,$<)$(CC) $(FLAGS) -MMD -c $< -o $@
 
 $(BUILD)/$(NORM)/%: tests/%.c tests/test.h $(ENGINE)
 	@mkdir -p $(@D)
-	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
+	$(call say,$<)$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
 
 build/limits build/norms: build/%: $(BUILD)/$(NORM)/% FORCE
 	@cmp -s $< $@ || cp -f $< $@
 
 $(BUILD)/$(NORM)/%: bench/%.c $(ENGINE)
 	@mkdir -p $(@D)
-	$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
+	$(call say,$<)$(CC) $(FLAGS) -MMD $< $(ENGINE) -o $@ -lm -lpthread
 
 # ---------------------------------------------------------------------------- demo and tests
 
@@ -68,14 +72,17 @@ demo:
 PREFIX ?= /usr/local
 BIN    := $(DESTDIR)$(PREFIX)/bin
 SHARE  := $(DESTDIR)$(PREFIX)/share/prenorm
+MAN    := $(DESTDIR)$(PREFIX)/share/man/man1
 quote  = '$(subst ','\'',$1)'
 install:
 	@$(MAKE) --no-print-directory NORM=rmsnorm run
 	@$(MAKE) --no-print-directory NORM=layernorm run-layernorm
-	install -d $(call quote,$(BIN)) $(call quote,$(SHARE)/models)
+	install -d $(call quote,$(BIN)) $(call quote,$(SHARE)/models) $(call quote,$(MAN))
 	install run $(call quote,$(BIN)/prenorm)
 	install run-layernorm $(call quote,$(BIN)/prenorm-layernorm)
 	install -m 644 models/* $(call quote,$(SHARE)/models)
+	$(call quote,$(BIN)/prenorm) --help | awk -f docs/man.awk > $(call quote,$(MAN)/prenorm.1)
+	echo .so man1/prenorm.1 > $(call quote,$(MAN)/prenorm-layernorm.1)
 
 # Both builds, one without a norm, and one report of what their difference does. The lab's Python is its own.
 ablate: .venv-lab/ready

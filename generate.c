@@ -20,17 +20,9 @@ const char *flush_output(void) {
     return NULL;
 }
 
-static void print_piece(Utf8 *utf8, Piece piece) {
-    char ready[8];
-    bool terminal = is_terminal(1);
-    for (int i = 0; i < piece.length; i++)
-        fwrite(ready, 1, (size_t)utf8_push(ready, utf8, (uint8_t)piece.text[i], terminal), stdout);
-}
-
-static const char *end_line(Utf8 *utf8) {
-    char rest[8];
-    fwrite(rest, 1, (size_t)utf8_flush(rest, utf8, is_terminal(1)), stdout);
-    putchar('\n');
+static const char *end_line(Output *out) {
+    output_end(out);
+    if (!out->silent) putchar('\n');
     return flush_output();
 }
 
@@ -44,7 +36,10 @@ typedef struct {
     const float *last;      // the logits after the last of them
     FILE *logits;
     int n_logits;           // rows written to it
-    Utf8 utf8;
+    Output out;
+    double *logprobs;       // of the tokens that were chosen, one by one, for a report
+    Candidate *top;         // (tokens, n_top) the likeliest; p: log probabilities
+    int n_top, n_chosen;
     int n_read, n_written;  // tokens of prompts, and of texts, that have been fed; and the time it took
     double loaded, reading, writing;
 } Run;
@@ -54,18 +49,37 @@ static void remark(const Writing *w, const char *format, ...) {
     va_list arguments;
     if (reader_left || w->trace == trace_json) return;
     va_start(arguments, format);
-    fputs("run: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    say_list(format, arguments);
     va_end(arguments);
+}
+
+// Room for what a report says of every token that is chosen.
+static const char *begin_report(Run *r) {
+    const Writing *w = r->w;
+    int vocab_size = w->model->config.vocab_size;
+    size_t n = (size_t)(w->n >= 0 && w->n < w->context ? w->n : w->context) + 1;
+    r->n_top = w->top < vocab_size ? w->top : vocab_size;
+    r->logprobs = calloc(n, sizeof *r->logprobs);
+    r->top = calloc(n, ((size_t)r->n_top + 1) * sizeof *r->top);
+    return r->logprobs && r->top ? NULL : "no memory for the report";
+}
+
+static const char *forbid_ends(Sampler *s, const Vocabulary *v, int vocab_size) {
+    bool *never = malloc((size_t)vocab_size * sizeof *never);
+    if (!never) return "no memory for the sampler";
+    for (int id = 0; id < vocab_size; id++) never[id] = ends_text(v, id);
+    s->never = never;
+    return NULL;
 }
 
 static const char *begin_run(Run *r, const Writing *w, int longest_prompt) {
     const Config *c = &w->model->config;
     int most = longest_prompt < PROMPT_CHUNK ? longest_prompt : PROMPT_CHUNK;
-    *r = (Run){ .w = w };
+    *r = (Run){ .w = w, .out = { .stop = w->stop, .n_stop = w->n_stop, .silent = w->json } };
     const char *error = state_create(&r->state, c, w->context, most, w->logits ? most : 1, w->kv_type);
     if (!error) error = sampler_create(w->sampler, c->vocab_size);
+    if (!error && w->ignore_eos) error = forbid_ends(w->sampler, w->vocabulary, c->vocab_size);
+    if (!error && (w->json || w->top)) error = begin_report(r);
     if (error) return error;
     if (!(r->ids = malloc(((size_t)w->context + 1) * sizeof *r->ids))) return "no memory for the text";
     if (w->logits && !(r->logits = npy_open(w->logits)))
@@ -120,7 +134,17 @@ static const char *read_prompt(Run *r) {
     return error;
 }
 
-typedef enum { ENDED, FULL } Ending;
+// What the model thought of the token, and of the likeliest, before temperature and the like.
+static void note_token(Run *r, int id) {
+    int vocab_size = r->w->model->config.vocab_size;
+    Candidate *best = r->top + (size_t)r->n_chosen * (size_t)r->n_top;
+    double loss = surprise(r->last, vocab_size, id), all = loss + r->last[id];  // log of the sum of exponents
+    r->logprobs[r->n_chosen++] = -loss;
+    likeliest(best, r->n_top, r->w->sampler, r->last, vocab_size);
+    for (int i = 0; i < r->n_top; i++) best[i].p = (float)(best[i].p - all);
+}
+
+typedef enum { ENDED, STOPPED, LIMIT, FULL, INTERRUPTED } Ending;
 
 // Token after token, until the text has ended, there are `left`, or the context is full.
 static const char *write_text(Run *r, Ending *ending, int *left, int previous) {
@@ -128,16 +152,20 @@ static const char *write_text(Run *r, Ending *ending, int *left, int previous) {
     const char *error = NULL;
     double started = seconds();
     int from = r->fed;
-    for (*ending = ENDED; !error && !interrupted && *left; previous = r->ids[r->n_ids - 1]) {
+    bool stopped = false;
+    for (*ending = LIMIT; !error && !interrupted && *left; previous = r->ids[r->n_ids - 1]) {
         int id = sample(w->sampler, r->last, w->model->config.vocab_size, r->ids, r->n_ids);
-        if (ends_text(w->vocabulary, id) || id == w->reply_end) break;
-        print_piece(&r->utf8, token_text(w->vocabulary, id, previous));
-        error = flush_output();
+        if (ends_text(w->vocabulary, id) || id == w->reply_end) { *ending = ENDED; break; }
+        error = output_piece(&r->out, token_text(w->vocabulary, id, previous), &stopped);
+        if (!error) error = flush_output();
+        if (r->logprobs) note_token(r, id);
         r->ids[r->n_ids++] = id;
+        if (stopped) { *ending = STOPPED; break; }
         if (--*left == 0 || error) break;
         if (r->fed == r->state.context) { *ending = FULL; break; }
         error = feed(r, false);
     }
+    if (interrupted && *ending == LIMIT && *left) *ending = INTERRUPTED;
     r->writing += seconds() - started;
     r->n_written += r->fed - from;
     return error;
@@ -154,6 +182,8 @@ static void print_statistics(const Run *r) {
                 r->writing * 1e3, r->n_written, r->n_written / r->writing,
                 1e-9 * (double)bytes_per_token(w->model) * r->n_written / r->writing);
     fprintf(stderr, "seed     %llu\n", (unsigned long long)w->seed);
+    if (w->sampler->temperature > 0)                    // other kernels round otherwise
+        fprintf(stderr, "again    -s %llu --kernels %s\n", (unsigned long long)w->seed, kernels.name);
     if (r->last)
         fprintf(stderr, "hash     %016llx\n",
                 (unsigned long long)hash_logits(r->last, w->model->config.vocab_size));
@@ -165,7 +195,12 @@ static const char *end_run(Run *r, const char *error) {
         error = complain("cannot write %s: %s", w->logits, strerror(errno));
     if (!error && !w->quiet && !reader_left) print_statistics(r);
     sampler_free(w->sampler);
+    free((void *)(uintptr_t)w->sampler->never);
+    w->sampler->never = NULL;
     state_free(&r->state);
+    output_clear(&r->out);
+    free(r->logprobs);
+    free(r->top);
     free(r->ids);
     return error;
 }
@@ -174,20 +209,78 @@ static void say_full(const Run *r, const char *hint) {
     remark(r->w, "the context of %d is full; -c makes it longer%s", r->state.context, hint);
 }
 
+static void print_ids(const char *name, const int *ids, int n) {
+    printf(", \"%s\": [", name);
+    for (int i = 0; i < n; i++) printf("%s%d", i ? ", " : "", ids[i]);
+    putchar(']');
+}
+
+// The generated text as one object of JSON. A stop text is not in the text, but its tokens are among the ids.
+static const char *print_report(const Run *r, Text prompt, int n_prompt, Ending ending) {
+    static const char *const endings[] = {
+        [ENDED] = "eos", [STOPPED] = "stop", [LIMIT] = "limit", [FULL] = "full", [INTERRUPTED] = "interrupt",
+    };
+    fputs("{\"text\": ", stdout);
+    print_string(stdout, (Text){ r->out.data, r->out.size }, true);
+    print_ids("ids", r->ids + n_prompt, r->n_chosen);
+    fputs(", \"logprobs\": [", stdout);
+    for (int i = 0; i < r->n_chosen; i++) print_json_number(stdout, i ? ", " : "", r->logprobs[i]);
+    fputs("], \"top\": [", stdout);
+    for (int i = 0; i < r->n_chosen && r->n_top; i++) {
+        const Candidate *best = r->top + (size_t)i * (size_t)r->n_top;
+        for (int k = 0; k < r->n_top; k++) {
+            printf("%s{\"id\": %d, \"text\": ", k ? ", " : i ? ", [" : "[", best[k].id);
+            print_token(stdout, r->w->vocabulary, best[k].id);
+            print_json_number(stdout, ", \"logprob\": ", best[k].p);
+            putchar('}');
+        }
+        putchar(']');
+    }
+    printf("], \"stop\": \"%s\", \"seed\": %llu, \"hash\": ", endings[ending],
+           (unsigned long long)r->w->seed);
+    if (!r->last) fputs("null", stdout);
+    else printf("\"%016llx\"", (unsigned long long)hash_logits(r->last, r->w->model->config.vocab_size));
+    fputs(", \"prompt\": ", stdout);
+    print_string(stdout, prompt, true);
+    print_ids("prompt_ids", r->ids, n_prompt);
+    printf(", \"context\": %d, \"norm\": \"%s\", \"kernels\": \"%s\"}\n", r->state.context, norm_name(),
+           kernels.name);
+    return flush_output();
+}
+
+// For people: a line for each token, what it was, and what else it could have been.
+static void print_top(const Run *r, int n_prompt) {
+    for (int i = 0; i < r->n_chosen && !reader_left; i++) {
+        fprintf(stderr, "top %5d  ", n_prompt + i);
+        print_token(stderr, r->w->vocabulary, r->ids[n_prompt + i]);
+        fprintf(stderr, " %.2f %% of", 100 * exp(r->logprobs[i]));
+        for (int k = 0; k < r->n_top; k++) {
+            const Candidate *best = r->top + (size_t)i * (size_t)r->n_top + k;
+            fputs(k ? ", " : " ", stderr);
+            print_token(stderr, r->w->vocabulary, best->id);
+            fprintf(stderr, " %.2f %%", 100 * exp(best->p));
+        }
+        fputc('\n', stderr);
+    }
+}
+
 const char *generate(const Writing *w, Text prompt, const int *ids, int n) {
     Run r;
-    Ending ending = ENDED;
+    Ending ending = LIMIT;
     int left = w->n;
     const char *error = begin_run(&r, w, n);
     if (error) return end_run(&r, error);
     memcpy(r.ids, ids, (size_t)n * sizeof *ids);
     r.n_ids = n;
-    fwrite(prompt.data, 1, prompt.size, stdout);
+    if (!w->json) output_text(&r.out, prompt);
     error = flush_output();
     if (!error) error = read_prompt(&r);
     if (!error) error = write_text(&r, &ending, &left, ids[n - 1]);
-    if (!error) error = end_line(&r.utf8);
-    if (!error && ending == FULL) say_full(&r, "");
+    if (interrupted && r.fed < n) ending = INTERRUPTED;
+    if (!error) error = end_line(&r.out);
+    if (!error && w->json && !reader_left) error = print_report(&r, prompt, n, ending);
+    else if (!error && w->top) print_top(&r, n);
+    if (!error && ending == FULL && !w->json) say_full(&r, "");
     return end_run(&r, error);
 }
 
@@ -290,7 +383,8 @@ static const char *reply(Chat *c, bool *full) {
         if (!error && ending == FULL) error = recall(c, &n);
     }
     *full = ending == FULL;
-    const char *failed = end_line(&r->utf8);
+    const char *failed = end_line(&r->out);
+    output_clear(&r->out);
     return error ? error : failed;
 }
 
@@ -338,7 +432,7 @@ static const char *copy_message(Text *copy, Text text) {
 
 const char *chat(const Writing *w, Text first) {
     Chat c = { .turns = NULL };
-    Text message;
+    Text message = { NULL, 0 };
     bool full = false;
     const char *error = begin_run(&c.run, w, w->context);
     if (!error) error = copy_message(&message, first);

@@ -38,6 +38,19 @@ static void put_count(Out *o, const char *name, uint64_t value) {
     end_field(o);
 }
 
+// For people with a unit: "1050624 bytes (1.05 MB)"
+static void put_bytes(Out *o, const char *name, uint64_t value) {
+    static const char *const units[] = { "kB", "MB", "GB", "TB" };
+    put_name(o, text_of(name));
+    printf("%llu", (unsigned long long)value);
+    double size = (double)value / 1e3;
+    int unit = 0;
+    for (; size >= 999.5 && unit < 3; unit++) size /= 1e3;
+    if (!o->json) printf(" bytes");
+    if (!o->json && value >= 1000) printf(" (%.3g %s)", size, units[unit]);
+    end_field(o);
+}
+
 static void open_group(Out *o, const char *name, char bracket) {
     if (o->json) put_name(o, text_of(name)), putchar(bracket);
     else printf("%s\n", name);
@@ -249,10 +262,10 @@ static void put_memory(Out *o, const Model *m, Bytes file) {
     const Config *c = &m->config;
     int context = default_context(c);
     open_group(o, "memory", '{');
-    put_count(o, "file", file.size);
-    put_count(o, "per_token", bytes_per_token(m));
+    put_bytes(o, "file", file.size);
+    put_bytes(o, "per_token", bytes_per_token(m));
     put_count(o, "context", (uint64_t)context);
-    put_count(o, "cache", cache_bytes(c, context, F16));
+    put_bytes(o, "cache", cache_bytes(c, context, F16));
     close_group(o, '}');
 }
 

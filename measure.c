@@ -56,8 +56,7 @@ bool npy_close(FILE *f, int rows, int cols) {
 // gives way to BOS, and only the second half is scored, where there is enough to go by. These are llama.cpp's
 // windows, so the numbers compare.
 
-// -log softmax(logits)[id]
-static double surprise(const float *logits, int n, int id) {
+double surprise(const float *logits, int n, int id) {
     double max = logits[0], sum = 0;
     for (int i = 1; i < n; i++) max = logits[i] > max ? logits[i] : max;
     for (int i = 0; i < n; i++) sum += exp(logits[i] - max);

@@ -140,6 +140,7 @@ bool same_file(const char *a, const char *b);           // a regular one under b
 int folder_length(const char *path);                    // of what stands before the file's own name
 const char *program_folder(void);                       // where this program lies, ended by a slash; or NULL
 bool is_terminal(int stream);                           // 0, 1, 2
+bool has_text(int stream);       // a pipe or a file: its writer means it for us; no terminal, no device
 char **prepare_process(int argc, char **argv);          // its standard streams; argv in UTF-8
 double seconds(void);                                   // of a clock that only goes forward
 double processor_seconds(void);                         // that all threads of this process have had together
@@ -217,6 +218,8 @@ int utf8_length(const char *s, size_t n);               // of the character at s
 int utf8_decode(uint32_t *code, const char *s, size_t n);       // its length; U+FFFD and 1 for a byte of none
 int utf8_push(char out[8], Utf8 *u, uint8_t byte, bool replace);    // bytes that are ready now, at most 6
 int utf8_flush(char out[8], Utf8 *u, bool replace);     // replace: U+FFFD for bytes of no character
+int utf8_encode(char out[4], uint32_t code);            // its length; U+FFFD where there is no such character
+size_t utf8_from_utf16(char *out, const char *in, size_t n, bool big_endian);   // out: 3 / 2 * n + 3 bytes
 bool utf8_visible(uint32_t code);                       // no control character, C1 included
 void print_string(FILE *f, Text t, bool json);          // what is not UTF-8 becomes U+FFFD, as JSON demands
 
@@ -323,10 +326,12 @@ typedef struct {
     float repeat_penalty;   // 1: none
     uint64_t random;        // the generator's state; starts as the seed
     Candidate *candidates;  // (vocab_size)
+    const bool *never;      // (vocab_size) ids that are not chosen; or NULL
 } Sampler;
 const char *sampler_create(Sampler *s, int vocab_size);         // the memory; the settings are the caller's
 void sampler_free(Sampler *s);
 int sample(Sampler *s, const float *logits, int vocab_size, const int *history, int n);     // history: n ids
+void likeliest(Candidate *best, int n, const Sampler *s, const float *logits, int vocab_size);  // p: logits
 uint64_t random_next(uint64_t *state);
 
 // ---------------------------------------------------------------------------- files
@@ -412,6 +417,7 @@ uint64_t hash_logits(const float *logits, int n);       // two runs agree to the
 FILE *npy_open(const char *path);                       // a NumPy file of floats; NULL, and errno, on failure
 bool npy_close(FILE *f, int rows, int cols);            // false, and errno, if anything could not be written
 
+double surprise(const float *logits, int n, int id);    // -log softmax(logits)[id]
 typedef struct {
     double perplexity, standard_error;
     long tokens;
@@ -441,6 +447,24 @@ const char *why_not_finite(const State *s);             // what may have happene
 
 // ---------------------------------------------------------------------------- what the program does
 
+// output.c: control characters reach pipes as bytes, terminals as \u001b
+extern const char *program;                             // its name, before what it says
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));        // to standard error
+void say_list(const char *format, va_list arguments);
+void print_token(FILE *f, const Vocabulary *v, int id); // in quotation marks, as JSON has them
+typedef struct {            // a text on its way to standard output
+    const char *const *stop;        // texts that end it, and that nobody gets to see
+    int n_stop;
+    bool silent;                    // it is kept for a report, not printed
+    char *data;                     // so far, its prompt not included
+    size_t size, room, printed;
+    Utf8 utf8;
+} Output;
+void output_text(Output *o, Text t);                    // of the prompt
+const char *output_piece(Output *o, Piece piece, bool *stopped);
+void output_end(Output *o);
+void output_clear(Output *o);                           // for the next text
+
 // info.c: what a file is, to standard output
 const char *print_info(Bytes file, bool json);
 
@@ -453,6 +477,11 @@ typedef struct {
     Type kv_type;
     const char *logits;             // a .npy file for those of every position; or NULL
     Observer *trace;                // trace_text, trace_json (which wants standard error alone), or NULL
+    const char *const *stop;        // texts that end it
+    int n_stop;
+    bool ignore_eos;                // no token that ends the text is chosen
+    bool json;                      // generate alone: a report instead of the text
+    int top;                        //   with the likeliest so many at each position
     const char *file;               // the checkpoint's name, for the trace
     bool quiet;
     uint64_t seed;                  // for the statistics, as is
@@ -465,5 +494,22 @@ typedef struct {
 const char *generate(const Writing *w, Text prompt, const int *ids, int n);     // ids: BOS and the prompt's
 const char *chat(const Writing *w, Text first);         // first: the message before those of standard input
 const char *flush_output(void);                         // a reader that has left is no error
+
+// options.c: the command line
+enum { MAX_STOP = 16, MAX_TOP = 100 };
+typedef struct {
+    const char *checkpoint, *mode_name, *prompt, *prompt_file, *tokenizer, *seed_text, *kv, *kernels, *logits,
+        *system, *template_name, *on_full, *stop[MAX_STOP];
+    const ChatTemplate *template;
+    int n, context, threads, n_stop, top;
+    enum { GENERATE, CHAT, PERPLEXITY, BENCH, TOKENIZE, INFO } mode;
+    Type kv_type;
+    bool shift, swap_norm, special, ignore_eos, pieces, trace, trace_json, json, quiet, help, version;
+    bool piped;                     // the prompt is what comes through a pipe
+    bool like_threads;              // the temperature was asked for as other engines ask for threads: -t 4
+    Sampler sampler;
+} Options;
+const char *read_options(Options *o, int argc, char **argv);    // what they point at is argv's
+void print_help(void);
 
 #endif

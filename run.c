@@ -2,40 +2,12 @@
 //
 // Standard output carries the text, or a report; everything that is said about it goes to standard error.
 #include "model.h"
-#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const char help[] =
-    "usage: run [CHECKPOINT] [options]     a .gguf, or a .bin of llama2.c (default: the one it comes with)\n"
-    "  -m MODE             generate (default), chat, perplexity, bench, tokenize, info\n"
-    "  -i TEXT             prompt                     -f FILE  prompt from a file, - is standard input\n"
-    "  -n N                tokens to write after the prompt (256; chat: -1, until the context is full);\n"
-    "                      runs of bench (5)\n"
-    "  -t T                temperature (1.0; 0: always the likeliest token)\n"
-    "  -p P                top-p (0.9; 1: off)        -k K     top-k (0: off)\n"
-    "  --min-p P           min-p (0: off)             --repeat-penalty R  over the last 64 tokens (1: off)\n"
-    "  -s SEED             of the random numbers, 64 bits (default: drawn, and printed at the end)\n"
-    "  -c N                context length (default: the file's, at most 4096)\n"
-    "  -j N                threads (default: the processors this process may run on)\n"
-    "  -z FILE             tokenizer.bin (default: beside the checkpoint: tokenizer.bin, or tok<vocabulary "
-    "size>.bin)\n"
-    "  -y TEXT             chat: the system prompt\n"
-    "  --template NAME     chat: whose marks stand around a turn (default: as the file says)\n"
-    "  --on-full WHAT      chat: stop (default), or shift: forget the oldest turns\n"
-    "  --kv f16|f32        type of the KV cache (f16)\n"
-    "  --kernels NAME      portable, avx2, avx512, neon, neon-dot (default: the fastest for this CPU)\n"
-    "  --swap-norm         run a file that was trained with another norm\n"
-    "  --special           control tokens in the prompt are such, not letters\n"
-    "  --logits FILE       write the logits of every position to a .npy file\n"
-    "  --json              the report of perplexity, bench, tokenize and info, for programs\n"
-    "  --trace             print what every operation computed; --trace=json: for programs\n"
-    "  -q                  no statistics              -h, --help   --version\n";
 
 // ---------------------------------------------------------------------------- endings
 
@@ -51,76 +23,18 @@ static void fail(int status, const char *format, ...) {
         exit(FAILED);
     }
     va_start(arguments, format);
-    fputs("run: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    say_list(format, arguments);
     exit(interrupted > 0 ? end_by_signal(interrupted) : status);
 }
 
 static void check_output(void) {
     const char *error = flush_output();
     if (!error) return;
-    fprintf(stderr, "run: %s\n", error);
+    say("%s", error);
     _Exit(FAILED);                                      // exit() would try again
 }
 
-// ---------------------------------------------------------------------------- the command line
-
-typedef struct {
-    const char *checkpoint, *mode_name, *prompt, *prompt_file, *tokenizer, *seed, *kv, *kernels, *logits,
-        *system, *template_name, *on_full;
-    const ChatTemplate *template;
-    int n, context, threads;
-    enum { GENERATE, CHAT, PERPLEXITY, BENCH, TOKENIZE, INFO } mode;
-    Type kv_type;
-    bool shift, swap_norm, special, trace, trace_json, json, quiet, help, version;
-    Sampler sampler;
-} Options;
-
-typedef enum { SWITCH, TEXT, NAME, WHOLE, REAL } Kind;       // a NAME is never empty
-typedef struct { const char *name; Kind kind; void *value; double least, most; } Option;
-
-static double number(const Option *option, const char *text) {
-    char *end;
-    double x = strtod(text, &end);
-    if (end == text || *end || !(x >= option->least && x <= option->most) ||
-        (option->kind == WHOLE && x != floor(x)))
-        fail(MISUSED, "%s %s: a %snumber from %.10g to %.10g is wanted", option->name, text,
-             option->kind == WHOLE ? "whole " : "", option->least, option->most);
-    return x;
-}
-
-static void set(const Option *option, const char *text) {
-    if (option->kind != SWITCH && (!text || (option->kind == NAME && !*text)))
-        fail(MISUSED, "%s %sneeds a value; see run --help", option->name, text ? "'' " : "");
-    switch (option->kind) {
-    case SWITCH: *(bool *)option->value = true;                         break;
-    case TEXT:
-    case NAME:   *(const char **)option->value = text;                  break;
-    case WHOLE:  *(int *)option->value = (int)number(option, text);     break;
-    case REAL:   *(float *)option->value = (float)number(option, text); break;
-    }
-}
-
-static uint64_t read_seed(const char *text) {
-    uint64_t clock = time_of_day();
-    if (!text) return random_next(&clock) >> 32;        // short enough to be typed again
-    char *end;
-    errno = 0;
-    uint64_t value = strtoull(text, &end, 10);
-    if (!isdigit((unsigned char)*text) || *end || errno)
-        fail(MISUSED, "-s %s: a whole number of 64 bits is wanted", text);
-    return value;
-}
-
-static int choice(const char *flag, const char *text, const char *const *names) {
-    char list[256] = "";
-    for (int i = 0; names[i]; i++) {
-        if (!strcmp(text, names[i])) return i;
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", names[i]);
-    }
-    fail(MISUSED, "%s %s: one of %s is wanted", flag, text, list);
-}
+// ---------------------------------------------------------------------------- what to read
 
 // The model it comes with lies in models/ beside the program, or in share/prenorm/models/ where it is
 // installed. NULL: neither.
@@ -135,112 +49,104 @@ static const char *default_checkpoint(void) {
     return NULL;
 }
 
+static void ask_for_text(void) { fail(MISUSED, "which text? -f FILE, -i TEXT, or a pipe"); }
+
 static Options parse(int argc, char **argv) {
-    Options o = { .mode_name = "generate", .kv = "f16", .n = INT_MIN,
-                  .sampler = { .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1 } };
-    const Option options[] = {
-        { "-m", NAME, &o.mode_name, 0, 0 },             { "-i", TEXT, &o.prompt, 0, 0 },
-        { "-f", NAME, &o.prompt_file, 0, 0 },           { "-n", WHOLE, &o.n, -1, INT_MAX },
-        { "-t", REAL, &o.sampler.temperature, 0, 100 }, { "-p", REAL, &o.sampler.top_p, 0, 1 },
-        { "-k", WHOLE, &o.sampler.top_k, 0, INT_MAX },  { "--min-p", REAL, &o.sampler.min_p, 0, 1 },
-        { "--repeat-penalty", REAL, &o.sampler.repeat_penalty, 0.01, 100 },
-        { "-s", NAME, &o.seed, 0, 0 },                  { "-c", WHOLE, &o.context, 1, INT_MAX },
-        { "-j", WHOLE, &o.threads, 1, 256 },            { "-z", NAME, &o.tokenizer, 0, 0 },
-        { "--kv", NAME, &o.kv, 0, 0 },                  { "--kernels", NAME, &o.kernels, 0, 0 },
-        { "--swap-norm", SWITCH, &o.swap_norm, 0, 0 },  { "--logits", NAME, &o.logits, 0, 0 },
-        { "--special", SWITCH, &o.special, 0, 0 },      { "-y", TEXT, &o.system, 0, 0 },
-        { "--template", NAME, &o.template_name, 0, 0 }, { "--on-full", NAME, &o.on_full, 0, 0 },
-        { "--json", SWITCH, &o.json, 0, 0 },            { "--trace", SWITCH, &o.trace, 0, 0 },
-        { "--trace=json", SWITCH, &o.trace_json, 0, 0 }, { "-q", SWITCH, &o.quiet, 0, 0 },
-        { "-h", SWITCH, &o.help, 0, 0 },                { "--help", SWITCH, &o.help, 0, 0 },
-        { "--version", SWITCH, &o.version, 0, 0 },
-    };
-    int n = sizeof options / sizeof *options;
-    for (int i = 1, k; i < argc; i++) {
-        for (k = 0; k < n && strcmp(argv[i], options[k].name); k++) {}
-        if (k < n) {
-            set(&options[k], argv[i + 1]);
-            i += options[k].kind != SWITCH;
-        } else if (argv[i][0] == '-') {
-            fail(MISUSED, "there is no option %s; see run --help", argv[i]);
-        } else if (!argv[i][0]) {
-            fail(MISUSED, "the checkpoint's name is empty");
-        } else if (o.checkpoint) {
-            fail(MISUSED, "one checkpoint is wanted, not both %s and %s", o.checkpoint, argv[i]);
-        } else {
-            o.checkpoint = argv[i];
-        }
-    }
+    Options o;
+    const char *error = read_options(&o, argc, argv);
+    if (error) fail(MISUSED, "%s", error);
     if (o.help || o.version) {
-        fputs(o.help ? help : "prenorm 0.1\n", stdout);
+        if (o.help) print_help();
+        else puts("prenorm 0.1");
         check_output();
         exit(DONE);
     }
-    if (!choose_kernels(o.kernels))
-        fail(MISUSED, "--kernels %s: this CPU runs %s", o.kernels, kernel_names());
-    if (o.prompt && o.prompt_file) fail(MISUSED, "one prompt is wanted, not both -i and -f");
-    static const char *const modes[] = {
-        "generate", "chat", "perplexity", "bench", "tokenize", "info", NULL
-    };
-    o.mode = choice("-m", o.mode_name, modes);
-    bool writes = o.mode == GENERATE || o.mode == CHAT;
-    if ((o.trace || o.trace_json || o.logits) && !writes)
-        fail(MISUSED, "%s is for -m generate and chat", o.logits ? "--logits" : "--trace");
-    if (o.json && writes) fail(MISUSED, "--json is for reports: -m perplexity, bench, tokenize, info");
-    if (o.special && o.mode == CHAT) fail(MISUSED, "--special: in a chat, the template puts such tokens in");
-    if ((o.system || o.template_name || o.on_full) && o.mode != CHAT)
-        fail(MISUSED, "%s is for -m chat", o.system ? "-y" : o.template_name ? "--template" : "--on-full");
-    if (o.template_name && !(o.template = find_template(o.template_name)))
-        fail(MISUSED, "--template %s: one of %s is wanted", o.template_name, template_names());
-    if (o.n == INT_MIN) o.n = o.mode == CHAT ? -1 : o.mode == BENCH ? 5 : 256;
-    if (o.mode == BENCH && (o.n < 1 || o.n > MOST_RUNS))
-        fail(MISUSED, "-n %d: 1 to %d runs are wanted", o.n, MOST_RUNS);
-    o.shift = o.on_full && choice("--on-full", o.on_full, (const char *[]){ "stop", "shift", NULL });
-    if (o.mode == PERPLEXITY && !o.prompt && !o.prompt_file) fail(MISUSED, "which text? -f FILE or -i TEXT");
-    if ((o.prompt || o.prompt_file) && (o.mode == BENCH || o.mode == INFO))
-        fail(MISUSED, "%s: -m %s reads no text", o.prompt ? "-i" : "-f", o.mode_name);
+    if (o.like_threads && !o.trace_json)
+        say("-t %g is the temperature; did you mean -j %g, the threads?", o.sampler.temperature,
+            o.sampler.temperature);
+    bool reads = o.mode == GENERATE || o.mode == TOKENIZE || o.mode == PERPLEXITY;
+    o.piped = reads && !o.prompt && !o.prompt_file && has_text(0);
+    if (o.mode == PERPLEXITY && !o.prompt && !o.prompt_file && !o.piped) ask_for_text();
     if (!o.checkpoint) {
         o.checkpoint = default_checkpoint();            // which would as soon begin in the middle of a story
         if (o.mode == GENERATE && !o.prompt && !o.prompt_file) o.prompt = "Once upon a time";
     }
     if (!o.checkpoint)
         fail(MISUSED, "which checkpoint? There is no models/stories-%s.gguf beside the program; "
-             "see run --help", norm_name());
+             "see %s --help", norm_name(), program);
     if (o.logits && (same_file(o.logits, o.checkpoint) || same_file(o.logits, o.tokenizer) ||
                      same_file(o.logits, o.prompt_file) || same_file(o.logits, "/dev/stdin") ||
                      same_file(o.logits, "/dev/stdout")))
         fail(MISUSED, "--logits %s would write over what is read or written", o.logits);
-    o.kv_type = choice("--kv", o.kv, (const char *[]){ "f16", "f32", NULL }) ? F32 : F16;
-    o.sampler.random = read_seed(o.seed);
     return o;
 }
 
 // ---------------------------------------------------------------------------- loading
 
-static Text read_prompt(const Options *o) {
-    const char *given = o->prompt ? o->prompt : "";
-    if (!o->prompt_file) return (Text){ given, strlen(given) };
-    FILE *f = strcmp(o->prompt_file, "-") ? open_file(o->prompt_file, "rb") : stdin;
-    if (!f) fail(FAILED, "%s: %s", o->prompt_file, strerror(errno));
+static Text read_stream(FILE *f, const char *name) {
     char *data = NULL;
     size_t size = 0;
     for (size_t room = 0; !feof(f) && !ferror(f); size += fread(data + size, 1, room - size, f)) {
-        if (size > MOST_TEXT) fail(FAILED, "%s: a text of more than 256 MB is too long", o->prompt_file);
+        if (size > MOST_TEXT) fail(FAILED, "%s: a text of more than 256 MB is too long", name);
         if (room - size < 4096 && !(data = realloc(data, room = 2 * room + 65536)))
-            fail(FAILED, "%s: no memory for a text of this size", o->prompt_file);
+            fail(FAILED, "%s: no memory for a text of this size", name);
     }
     if (ferror(f)) {
         int reason = errno;
         free(data);
-        fail(FAILED, "%s: %s", o->prompt_file, strerror(reason));
+        fail(FAILED, "%s: %s", name, strerror(reason));
     }
-    if (f != stdin) fclose(f);
     return (Text){ data, size };
+}
+
+// A byte order mark says that a text is UTF-16, or that it is UTF-8. It is no part of the text.
+static Text without_mark(Text t, const char *name) {
+    bool big = t.size >= 2 && !memcmp(t.data, "\xfe\xff", 2);
+    bool little = t.size >= 2 && !memcmp(t.data, "\xff\xfe", 2);
+    size_t mark = big || little ? 2 : t.size >= 3 && !memcmp(t.data, "\xef\xbb\xbf", 3) ? 3 : 0;
+    if (!mark) return t;
+    char *data = malloc(t.size / 2 * 3 + 3);
+    if (!data) fail(FAILED, "%s: no memory for a text of this size", name);
+    size_t size = t.size - mark;
+    if (mark == 2) size = utf8_from_utf16(data, t.data + mark, size, big);
+    else memcpy(data, t.data + mark, size);
+    free((void *)(uintptr_t)t.data);
+    return (Text){ data, size };
+}
+
+static void mention_zeros(Text t, const char *name) {
+    size_t zeros = 0;
+    for (size_t i = 0; i < t.size; i++) zeros += t.data[i] == 0;
+    if (zeros)
+        say("%s: %zu of %zu bytes are zeros (NUL), and are read as such; is it UTF-16 without a byte order "
+            "mark?", name, zeros, t.size);
+}
+
+static Text given_prompt(const Options *o) {
+    char *copy = strdup(o->prompt ? o->prompt : "");
+    if (!copy) fail(FAILED, "no memory for the prompt");
+    return (Text){ copy, strlen(copy) };
+}
+
+// To be freed.
+static Text read_prompt(const Options *o) {
+    bool from_stream = o->piped || (o->prompt_file && !strcmp(o->prompt_file, "-"));
+    const char *name = from_stream ? "standard input" : o->prompt_file;
+    if (!name) return given_prompt(o);
+    FILE *f = from_stream ? stdin : open_file(name, "rb");
+    if (!f) fail(FAILED, "%s: %s", name, strerror(errno));
+    Text t = without_mark(read_stream(f, name), name);
+    if (!from_stream) fclose(f);
+    if (o->piped && t.size && t.data[t.size - 1] == '\n') t.size--;       // which echo adds
+    if (!t.size && o->mode == PERPLEXITY) ask_for_text();
+    if (o->piped && !t.size) free((void *)(uintptr_t)t.data), t = given_prompt(o);
+    if (!o->trace_json) mention_zeros(t, name);
+    return t;
 }
 
 static const char *map_and_watch(Bytes *file, const char *path) {
     const char *error = map_file(file, path);
-    if (!error) watch_file(*file, complain("run: %s became shorter while it was being read", path));
+    if (!error) watch_file(*file, complain("%s: %s became shorter while it was being read", program, path));
     return error;
 }
 
@@ -321,6 +227,7 @@ static void write_text(Options *o, const Model *m, const Vocabulary *v, Text tex
         .model = m, .vocabulary = v, .sampler = &o->sampler, .seed = o->sampler.random, .n = o->n,
         .context = o->context ? o->context : default_context(&m->config), .kv_type = o->kv_type,
         .logits = o->logits, .trace = o->trace_json ? trace_json : o->trace ? trace_text : NULL,
+        .stop = o->stop, .n_stop = o->n_stop, .ignore_eos = o->ignore_eos, .json = o->json, .top = o->top,
         .file = o->checkpoint, .quiet = o->quiet || o->trace_json, .started = started, .reply_end = -1,
     };
     if (o->mode == CHAT) {
@@ -365,7 +272,7 @@ static void print_perplexity(const Options *o, const Model *m, const Vocabulary 
                p.standard_error, p.tokens, p.windows, context, p.windows < p.all ? ", interrupted" : "");
     }
     check_output();
-    if (p.windows < p.all) fprintf(stderr, "run: interrupted after %d of %d windows\n", p.windows, p.all);
+    if (p.windows < p.all) say("interrupted after %d of %d windows", p.windows, p.all);
     if (!o->quiet)
         fprintf(stderr, "%s, kernels %s, %.2f s, %.1f tokens/s\n", norm_name(), kernels.name, taken,
                 (double)p.windows * context / taken);
@@ -434,14 +341,28 @@ static void print_bench(const Options *o, const Model *m, double load, int threa
                interrupted > 0 ? ", interrupted" : "");
     }
     check_output();
-    if (b.runs < o->n) fprintf(stderr, "run: interrupted after %d of %d runs\n", b.runs, o->n);
+    if (b.runs < o->n) say("interrupted after %d of %d runs", b.runs, o->n);
 }
 
+// The ids in a line; or with --pieces, a line for each, and its text.
 static void print_tokens(const Options *o, const Vocabulary *v, Text text) {
     int n, *ids = prompt_ids(&n, v, text, o, false);
     if (o->json) fputs("{\"tokens\": [", stdout);
-    for (int i = 0; i < n; i++) printf("%s%s%d", i && o->json ? "," : "", i ? " " : "", ids[i]);
-    puts(o->json ? "]}" : "");
+    for (int i = 0; i < n; i++) {
+        if (!o->pieces || o->json) {
+            printf("%s%s%d", i && o->json ? "," : "", i ? " " : "", ids[i]);
+        } else {
+            printf("%7d  ", ids[i]);
+            print_token(stdout, v, ids[i]);
+            putchar('\n');
+        }
+    }
+    if (o->json) fputs("], \"pieces\": [", stdout);
+    for (int i = 0; i < n && o->json; i++) {
+        if (i) fputs(", ", stdout);
+        print_token(stdout, v, ids[i]);
+    }
+    if (o->json || !o->pieces) puts(o->json ? "]}" : "");
     check_output();
     free(ids);
 }
@@ -458,6 +379,7 @@ static int exit_status(void) {
 
 int main(int argc, char **argv) {
     double started = seconds();
+    if (argc && *argv[0]) program = argv[0] + folder_length(argv[0]);
     Options o = parse(argc, prepare_process(argc, argv));
     Bytes file = { 0 }, vocabulary_file = { 0 };
     Model model = { 0 };
@@ -484,7 +406,7 @@ int main(int argc, char **argv) {
     if (o.mode == TOKENIZE) print_tokens(&o, &vocabulary, text);
 
     threads_stop();
-    if (o.prompt_file) free((void *)(uintptr_t)text.data);
+    free((void *)(uintptr_t)text.data);
     vocabulary_free(&vocabulary);
     model_free(&model);
     int status = exit_status();

@@ -46,10 +46,24 @@ static void pop(Candidate *c, int n) {
     sift_down(c, n - 1, 0);
 }
 
+static void make_heap(Candidate *c, int n) {
+    for (int i = n / 2 - 1; i >= 0; i--) sift_down(c, n, i);
+}
+
+void likeliest(Candidate *best, int n, const Sampler *s, const float *logits, int vocab_size) {
+    Candidate *c = s->candidates;
+    for (int i = 0; i < vocab_size; i++) c[i] = (Candidate){ logits[i], i };
+    make_heap(c, vocab_size);
+    for (int i = 0; i < n; i++) {
+        pop(c, vocab_size - i);
+        best[i] = c[vocab_size - 1 - i];
+    }
+}
+
 // Move the candidates to keep to the end of the array, the likeliest last; returns how many.
 static int truncate_candidates(const Sampler *s, int n) {
     Candidate *c = s->candidates;
-    for (int i = n / 2 - 1; i >= 0; i--) sift_down(c, n, i);
+    make_heap(c, n);
 
     int most = s->top_k > 0 && s->top_k < n ? s->top_k : n, popped = 0, kept = 0;
     double total = 0, mass = 0;
@@ -86,7 +100,7 @@ static void penalize(const Sampler *s, int vocab_size, const int *history, int n
     for (int i = 0; i < vocab_size; i++) s->candidates[i].id = i;
 }
 
-static int likeliest(const Candidate *c, int n) {
+static int likeliest_of(const Candidate *c, int n) {
     int best = 0;
     for (int i = 1; i < n; i++)
         if (c[i].p > c[best].p) best = i;
@@ -96,8 +110,10 @@ static int likeliest(const Candidate *c, int n) {
 int sample(Sampler *s, const float *logits, int vocab_size, const int *history, int n) {
     Candidate *c = s->candidates;
     for (int i = 0; i < vocab_size; i++) c[i] = (Candidate){ logits[i], i };
+    for (int i = 0; i < vocab_size && s->never; i++)
+        if (s->never[i]) c[i].p = -INFINITY;
     if (s->repeat_penalty != 1) penalize(s, vocab_size, history, n);
-    int best = likeliest(c, vocab_size);
+    int best = likeliest_of(c, vocab_size);
     if (s->temperature == 0) return best;
 
     float max = c[best].p;

@@ -152,6 +152,11 @@ char **prepare_process(int argc, char **argv) {
 
 bool is_terminal(int stream) { return isatty(stream); }
 
+bool has_text(int stream) {
+    struct stat st;
+    return fstat(stream, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISREG(st.st_mode));
+}
+
 #ifdef __APPLE__
 #include <mach-o/dyld.h>
 #include <sys/sysctl.h>
@@ -310,7 +315,8 @@ static const char *map_open_file(Bytes *file, HANDLE handle) {
     if (GetFileType(handle) != FILE_TYPE_DISK) return "not a regular file: it cannot be mapped into memory";
     if (!GetFileInformationByHandle(handle, &info)) return last_error();
     uint64_t size = (uint64_t)info.nFileSizeHigh << 32 | info.nFileSizeLow;
-    if (info.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) return "a directory, not a file; export.py converts a model's folder";
+    if (info.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)
+        return "a directory, not a file; export.py converts a model's folder";
     if (size == 0) return "an empty file";
     if (size > SIZE_MAX / 2) return "larger than the addresses of this machine";
     HANDLE mapping = CreateFileMappingW(handle, NULL, PAGE_READONLY, 0, 0, NULL);
@@ -380,6 +386,11 @@ char **prepare_process(int argc, char **argv) {
 }
 
 bool is_terminal(int stream) { return _isatty(stream); }
+
+bool has_text(int stream) {
+    DWORD type = GetFileType((HANDLE)_get_osfhandle(stream));
+    return type == FILE_TYPE_DISK || type == FILE_TYPE_PIPE;
+}
 
 const char *program_folder(void) {
     static char path[LONGEST_PATH];

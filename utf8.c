@@ -24,6 +24,32 @@ int utf8_decode(uint32_t *code, const char *s, size_t n) {
     return length < 1 ? 1 : length;
 }
 
+int utf8_encode(char out[4], uint32_t code) {
+    static const uint8_t first[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+    if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) code = 0xfffd;
+    int length = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    for (int i = length - 1; i > 0; i--, code >>= 6) out[i] = (char)(0x80 | (code & 63));
+    out[0] = (char)(first[length] | code);
+    return length;
+}
+
+// RFC 2781. A surrogate without its other half, and half a unit at the end, become U+FFFD.
+size_t utf8_from_utf16(char *out, const char *text, size_t n, bool big_endian) {
+    const uint8_t *in = (const uint8_t *)text;
+    size_t size = 0;
+    uint32_t high = 0;                                  // a surrogate that waits for its other half
+    for (size_t i = 0; i < n; i += 2) {
+        uint32_t unit = 0xfffd;
+        if (i + 1 < n) unit = big_endian ? in[i] * 256u + in[i + 1] : in[i + 1] * 256u + in[i];
+        bool low = unit >= 0xdc00 && unit < 0xe000;
+        if (high && !low) size += (size_t)utf8_encode(out + size, high);
+        if (high && low) unit = 0x10000 + ((high - 0xd800) << 10) + (unit - 0xdc00);
+        high = unit >= 0xd800 && unit < 0xdc00 ? unit : 0;
+        if (!high) size += (size_t)utf8_encode(out + size, unit);
+    }
+    return high ? size + (size_t)utf8_encode(out + size, high) : size;
+}
+
 bool utf8_visible(uint32_t code) { return code >= ' ' && (code < 0x7f || code >= 0xa0); }
 
 // ---------------------------------------------------------------------------- byte by byte

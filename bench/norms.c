@@ -123,10 +123,14 @@ static float *numbers(size_t n) {
 static double bytes(int T, int dim, bool bias) { return (3.0 + bias) * T * dim * sizeof(float); }
 
 static void print_heading(const char *set) {
-    printf("\n%s: ns for T rows, and %% of the limit's speed\n", set);
-    printf("%5s %3s %10s %6s", "dim", "T", "limit", "GB/s");
-    for (int i = 0; i < N; i++) printf("  %10s      ", norms[i].name);
-    printf("   %-24s%s\n", "rmsnorm : layernorm", "rmsnorm : with bias");
+    printf("\n%s kernels: time of T rows of dim numbers, and speed in %% of the limit's, a plain pass with\n"
+           "the same reads and writes; \"with bias\" is LayerNorm with one\n\n", set);
+    printf("%9s %17s", "", "limit");
+    for (int i = 0; i < N; i++) printf("%18s", norms[i].name);
+    printf("   %-22s   %s\n", "rmsnorm : layernorm", "rmsnorm : with bias");
+    printf("%5s %3s %10s %6s", "dim", "T", "ns", "GB/s");
+    for (int i = 0; i < N; i++) printf("  %10s %5s", "ns", "limit");
+    printf("   %-22s   %s\n", "median (quartiles)", "median (quartiles)");
 }
 
 static void print_text(const Result *r, int dim, int T) {

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Trouble(Exception):
 
 def last_line(text):
     lines = text.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-    return lines[-1].removeprefix("run: ").removeprefix("export: ")
+    return re.sub(r"^(run[\w-]*|export): ", "", lines[-1])
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 cd "${1:-.}" || exit 1
 layers='
 run
-info generate
-measure
+options info generate
+measure output
 model checkpoint vocabulary
 attention ffn gguf llama2c sampler chat
 matmul rmsnorm tokenizer

@@ -18,7 +18,7 @@ import pytest
 
 import make_models
 import reference
-from conftest import Outcome
+from conftest import Outcome, Program
 from make_models import BOS, EOS, VOCABULARY
 
 PROMPT = "Once there was"
@@ -39,68 +39,6 @@ def rows(path):
     return np.load(path).shape[0]
 
 
-# ---------------------------------------------------------------------------- misused
-
-BAD = {
-    "-m": ["", "talk", "Info", "tokens"],
-    "-i": [],                                           # any text will do, and none as well
-    "-f": [""],
-    "-n": ["", "five", "5x", "1.5", "-2", "2147483648", "99999999999999999999", "1e99", "inf", "nan"],
-    "-t": ["", "hot", "-0.1", "101", "1e99", "inf", "nan"],
-    "-p": ["", "most", "-0.1", "1.1", "inf", "nan"],
-    "-k": ["", "few", "-1", "1.5", "2147483648", "nan"],
-    "--min-p": ["", "least", "-0.1", "1.1", "nan"],
-    "--repeat-penalty": ["", "much", "0", "-1", "101", "inf", "nan"],
-    "-s": ["", "lucky", "-1", "1.5", "0x10", "18446744073709551616", "nan"],
-    "-c": ["", "long", "0", "-1", "1.5", "2147483648", "nan"],
-    "-j": ["", "all", "0", "-1", "1.5", "257", "nan"],
-    "-z": [""],
-    "--kv": ["", "f64", "F16"],
-    "--kernels": ["", "fastest"],
-    "--logits": [""],
-}
-
-
-MODES = ["generate", "perplexity", "tokenize", "info"]
-
-
-@pytest.mark.parametrize("option, value", [(option, value) for option in BAD for value in BAD[option]])
-def test_bad_value(option, value, model, run):
-    run(model, option, value).check_refused(2, option, value)
-
-
-@pytest.mark.parametrize("option", BAD)
-def test_missing_value(option, model, run):
-    run(model, option).check_refused(2, option)
-
-
-@pytest.mark.parametrize("option", ["--nope", "-x", "-n5", "--kv=f16", "--", "-"])
-def test_unknown_option(option, model, run):
-    run(model, option).check_refused(2, option)
-
-
-def test_checkpoints_are_one(model, wide, run):
-    run(model, wide).check_refused(2, model, wide)
-    run().check_refused(2, "--help")
-    run("").check_refused(2, "empty")
-
-
-def test_one_prompt(model, run):
-    run(model, "-i", "a", "-f", "b").check_refused(2, "-i", "-f")
-
-
-def test_help_and_version(run, model):
-    for option in ("-h", "--help"):
-        outcome = run(option)
-        assert (outcome.status, outcome.stderr) == (0, "")
-        words = outcome.stdout.decode().replace(",", " ").split()
-        for name in [*BAD, *MODES, "--swap-norm", "--trace", "--json", "-q", "-h", "--help", "--version"]:
-            assert name in words
-    outcome = run(model, "--version")
-    assert (outcome.status, outcome.stderr) == (0, "")
-    assert outcome.stdout.startswith(b"prenorm ") and outcome.stdout.endswith(b"\n")
-
-
 # ---------------------------------------------------------------------------- standard output is the text
 
 TEXTS = {
@@ -118,10 +56,66 @@ def test_prompt_is_printed_as_given(name, model, run, tmp_path):
     text, file = TEXTS[name], tmp_path / "prompt.txt"
     file.write_bytes(text)
     options = model, "-n", 0, "-q"
-    assert run(*options, "-f", file) == (0, text + b"\n", "")
-    assert run(*options, "-f", "-", stdin=text) == (0, text + b"\n", "")
-    if b"\0" not in text:
+    zeros = text.count(b"\0")
+    for outcome in (run(*options, "-f", file), run(*options, "-f", "-", stdin=text)):
+        assert outcome[:2] == (0, text + b"\n")
+        said = f"{zeros} of {len(text)} bytes are zeros" if zeros else ""
+        assert said in outcome.stderr and outcome.stderr.count("\n") == bool(zeros)
+    assert run(*options, stdin=text + b"\n")[:2] == (0, text + b"\n"), "a pipe's last newline is echo's"
+    if not zeros:
         assert run(*options, "-i", text) == (0, text + b"\n", "")
+
+
+@pytest.mark.parametrize("encoding, mark", [("utf-16-le", b"\xff\xfe"), ("utf-16-be", b"\xfe\xff"),
+                                            ("utf-8", b"\xef\xbb\xbf")])
+def test_a_byte_order_mark_is_believed(encoding, mark, wide, run, tmp_path):
+    """A text file is then read as what it is, in every mode and from a pipe; the mark is no part of it."""
+    text, file = "Zoë's café — 你好 🦙 the Lion\n" * 3, tmp_path / "prompt.txt"
+    file.write_bytes(mark + text.encode(encoding))
+    assert run(wide, "-f", file, "-n", 0, "-q") == (0, text.encode() + b"\n", "")
+    for mode in ("tokenize", "perplexity"):
+        options = wide, "-m", mode, "-c", 16, "-q"
+        asked = run(*options, "-i", text)
+        assert asked.status == 0 and run(*options, "-f", file) == asked
+        assert run(*options, "-f", "-", stdin=file.read_bytes()) == asked
+        assert run(*options, stdin=mark + (text + "\n").encode(encoding)) == asked
+    file.write_bytes(mark)
+    assert run(wide, "-m", "tokenize", "-f", file) == run(wide, "-m", "tokenize", "-i", "")
+
+
+def test_utf_16_that_is_damaged(model, run):
+    """Half a pair, and half a unit, as Python replaces them."""
+    for data in (b"a\0\x3d\xd8b\0", b"a\0\x3d\xd8", b"a\0\x99\xdc", b"a\0b\0c", b"\x3d\xd8\x3d\xd8\x99\xdc"):
+        wanted = data.decode("utf-16-le", errors="replace").encode()
+        assert run(model, "-n", 0, "-q", "-f", "-", stdin=b"\xff\xfe" + data)[:2] == (0, wanted + b"\n"), data
+
+
+def test_utf_16_without_a_mark_is_suspected(model, run, tmp_path):
+    file = tmp_path / "prompt.txt"
+    file.write_bytes("the Lion".encode("utf-16-le"))
+    for mode in (["-n", 0, "-q"], ["-m", "tokenize"], ["-m", "perplexity", "-c", 8, "-q"]):
+        outcome = run(model, "-f", file, *mode)
+        assert outcome.status == 0 and outcome.stderr.count("\n") == 1, outcome
+        assert "8 of 16 bytes are zeros" in outcome.stderr and "UTF-16" in outcome.stderr
+
+
+def test_a_prompt_from_a_pipe(model, run, tmp_path):
+    """Without -f -, where there is neither -i nor -f. Nothing else is read: no terminal, and no device."""
+    asked, command = run(model, "-i", PROMPT, "-t", 0, "-q"), run.command((model, "-t", 0, "-q"))
+    assert run(model, "-t", 0, "-q", stdin=PROMPT.encode() + b"\n") == asked
+    assert run(model, "-t", 0, "-q", stdin=PROMPT.encode()) == asked
+    file = tmp_path / "prompt.txt"
+    file.write_text(PROMPT + "\n")
+    with file.open() as stream:
+        done = subprocess.run(command, stdin=stream, capture_output=True, timeout=60)
+    assert done.stdout == asked.stdout
+    assert run(model, "-i", PROMPT, "-t", 0, "-q", stdin=b"another") == asked
+    assert run(model, "-m", "info", stdin=b"a").status == 0
+    ours, theirs = os.openpty()                         # where nobody types
+    for stdin in (theirs, subprocess.DEVNULL):
+        done = subprocess.run(command, stdin=stdin, capture_output=True, timeout=60)
+        assert done.stdout == run(model, "-i", "", "-t", 0, "-q").stdout
+    os.close(ours), os.close(theirs)
 
 
 @pytest.mark.parametrize("text", [PROMPT, ""])
@@ -139,7 +133,7 @@ def test_text_is_what_the_logits_say(text, model, run, tmp_path):
 def write_first(model, models, run, tmp_path):
     """write_first(token, prompt, n): what a model writes that begins with this token, at temperature 0."""
 
-    def write(token, prompt, n):
+    def write(token, prompt, n, call=Program.__call__):
         run(model, "-i", prompt, "-n", 0, "--logits", tmp_path / "logits.npy")
         best = np.argmax(np.load(tmp_path / "logits.npy")[-1])
         config, arrays = reference.read_llama2c(model)
@@ -147,7 +141,7 @@ def write_first(model, models, run, tmp_path):
         rows[[token, best]] = rows[[best, token]]       # they change places
         make_models.write_model(tmp_path / "model.bin", config, arrays | {"classifier": rows}, 0)
         tokenizer = models / "tokenizer.bin"
-        return run(tmp_path / "model.bin", "-z", tokenizer, "-i", prompt, "-n", n, "-t", 0, "-q")
+        return call(run, tmp_path / "model.bin", "-z", tokenizer, "-i", prompt, "-n", n, "-t", 0, "-q")
 
     return write
 
@@ -186,7 +180,54 @@ def test_a_terminal_gets_whole_characters_only(model, run):
     assert outcome.status == 0
     in_pipe = run(model, "-n", 60, "-t", 0).stdout
     assert "\ufffd" in on_terminal.decode()
-    assert on_terminal.decode() == in_pipe.decode(errors="replace")
+    escaped = {code: f"\\u{code:04x}" for code in CONTROLS}
+    assert on_terminal.decode() == in_pipe.decode(errors="replace").translate(escaped)
+
+
+def shown(run, *args):
+    """(status, what a terminal gets) of a run that has one for both of its outputs."""
+    ours, theirs = os.openpty()
+    done = subprocess.run(run.command(args), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+                          timeout=60)
+    os.close(theirs)
+    said = os.read(ours, 1 << 16).replace(b"\r\n", b"\n")
+    os.close(ours)
+    return done.returncode, said
+
+
+CONTROLS = [*range(1, 9), *range(11, 32), 127, *range(0x80, 0xa0)]       # but tab and newline
+
+
+def test_a_terminal_gets_no_escape_sequence(wide, run, tmp_path):
+    """Neither from a prompt nor from a name; a pipe gets the bytes. What is printable stays."""
+    wild = "".join(map(chr, CONTROLS))
+    told = "".join(f"\\u{code:04x}" for code in CONTROLS)
+    text = f"a\t{wild}\nZoë 🦙\\"
+    options = "-n", 0, "-q"
+    file = tmp_path / "prompt.txt"
+    file.write_text(text)
+    status, said = shown(run, wide, "-f", file, *options)
+    assert (status, said.decode()) == (0, f"a\t{told}\nZoë 🦙\\\n")
+    assert run(wide, "-f", file, *options).stdout == text.encode() + b"\n"
+
+    name = tmp_path / f"no\x1b]0;{wild}\nfile"
+    nowhere = tmp_path / "no" / "\x1b[2J"
+    for args in ([name], [wide, "-f", name], [wide, "-z", name], [wide, "--logits", nowhere]):
+        status, said = shown(run, *args)
+        assert status == 1 and said.count(b"\n") == 1, said
+        assert not [c for c in said.decode() if ord(c) in CONTROLS], said
+        assert b"\\u001b" in said or b"?[2J" in said          # complain() has question marks
+    assert b"\x1b]0;" in subprocess.run(run.command([name]), capture_output=True).stderr
+    for args in (["--\x1b[31m"], ["-t", "\x1b[31m"], ["-m", "\x1b[31m"], ["a", "\x1b[31m"]):
+        status, said = shown(run, *args)
+        assert status == 2 and said.count(b"\n") == 1 and b"\x1b" not in said, said
+
+
+def test_a_model_that_writes_escape_sequences(write_first):
+    """Its token is ESC: a pipe gets it, a terminal sees its code."""
+    escape = 3 + 0x1b
+    assert write_first(escape, PROMPT, 1) == (0, PROMPT.encode() + b"\x1b\n", "")
+    assert write_first(escape, PROMPT, 1, shown) == (0, PROMPT.encode() + b"\\u001b\n")
 
 
 def test_quiet(model, run):
@@ -250,6 +291,10 @@ def test_seed(model, run):
     again = run(model, "-s", first.statistic("seed"))
     assert (again.stdout, again.statistic("hash")) == (first.stdout, first.statistic("hash"))
     assert run(model, "-s", 2**64 - 1).statistic("seed") == str(2**64 - 1)
+    again = first.statistic("again").split()            # with the kernels, which round in ways of their own
+    assert again[::2] == ["-s", "--kernels"] and again[3] in first.stderr.splitlines()[0]
+    assert run(model, *again).stdout == first.stdout
+    assert "again" not in run(model, "-t", 0).stderr, "nothing is left to chance"
 
 
 def test_one_candidate_is_the_likeliest(model, run):
@@ -351,7 +396,11 @@ def test_options_of_another_mode_are_refused(model, run, tmp_path):
     for mode in ("tokenize", "info", "perplexity"):
         run(model, "-m", mode, "-i", "a", "--trace").check_refused(2, "--trace")
         run(model, "-m", mode, "-i", "a", "--logits", tmp_path / "logits").check_refused(2, "--logits")
-    run(model, "--json").check_refused(2, "--json")
+    run(model, "-m", "chat", "--json").check_refused(2, "--json")
+    for option in (["--ignore-eos"], ["--top", 3], ["--pieces"]):
+        run(model, "-m", "chat", *option).check_refused(2, option[0])
+    run(model, "--pieces").check_refused(2, "--pieces", "tokenize")
+    run(model, "-m", "tokenize", "--stop", "a").check_refused(2, "--stop")
     run(model, "-m", "perplexity").check_refused(2, "text")
     run(model, "-m", "chat", "--special").check_refused(2, "--special")
     for mode in ("bench", "info"):
@@ -473,6 +522,14 @@ def test_an_interrupt_ends_cleanly(busy, number, models, run, tmp_path):
     for name in ("load", "prefill", "seed"):
         outcome.statistic(name)
     assert rows(tmp_path / "logits.npy") == outcome.fed()
+
+
+def test_many_processes_on_one_checkpoint(wide, run):
+    """All at once, and all write the same; what one of them does is nothing to the others."""
+    options = wide, "-i", PROMPT, "-s", 7, "-n", 20, "-q", "-j", 2
+    alone = run(*options)
+    processes = [run.start(*options, stdin=subprocess.DEVNULL) for _ in range(12)]
+    assert {run.finish(process) for process in processes} == {alone}
 
 
 # ---------------------------------------------------------------------------- tokens and tokenizers

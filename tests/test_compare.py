@@ -3,6 +3,7 @@ follows from its own measurements. Nothing here is about how large they are."""
 
 import importlib.util
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -303,6 +304,26 @@ def test_one_clear_line(args, word, run, folder):
 
 
 # ---------------------------------------------------------------------------- norms
+
+
+def test_norms_for_readers():
+    """Each column has a heading, which says of which norm and in which unit, and ends where numbers do."""
+    done = subprocess.run(["make", "-s", "bench-norm", "DIMS=64"], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
+    blocks = done.stdout.strip().split(" kernels: ")[1:]
+    assert blocks
+    for block in blocks:
+        names, units, *rows = block.split("\n\n")[1].splitlines()
+        norms = re.split(r" {2,}", names.strip())
+        assert norms == ["limit", "rmsnorm", "layernorm", "with bias", "prmsnorm", "nonorm",
+                         "rmsnorm : layernorm", "rmsnorm : with bias"]
+        words = ["dim", "T", "ns", "GB/s", *["ns", "limit"] * 5, *["median", "(quartiles)"] * 2]
+        assert units.split() == words
+        assert len(rows) == 2
+        for row in rows:
+            numbers = [n.end() for n in re.finditer(r"\d+\.\d", row[:names.index("rmsnorm :")])]
+            headings = [n.end() for n in re.finditer(r"\bns|GB/s", units)]
+            assert numbers == headings, f"{units}\n{row}"
 
 
 def test_norms_in_json():

@@ -480,7 +480,7 @@ def test_more_tokens_than_possible(run, tmp_path):
     path.write_bytes(bytes(damage.replace(damage.GOOD, tensors=[*damage.GOOD.tensors[1:], embedding])))
     os.truncate(path, path.stat().st_size + 18 * many)
     run(path, *MODES["generate"]).check_refused(1, path, "token_embd", many)
-    unread = damage.Tensor("blk.0.attn_rot_embd", [many], b"", type=1)      # a vector of more than any is wide
+    unread = damage.Tensor("blk.0.attn_rot_embd", [many], b"", type=1)  # longer than any vector
     path.write_bytes(bytes(damage.also(unread)))
     os.truncate(path, path.stat().st_size + 2 * many)
     assert run(path, *MODES["generate"]).status == 0

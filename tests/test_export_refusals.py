@@ -309,7 +309,7 @@ def outcomes():
 
 @pytest.mark.parametrize("name", hostile.CASES)
 def test_hostile_folder(name, outcomes):
-    """One line within a second (a start takes another half) and 200 MB, nothing left, nothing outside read."""
+    """One line within a second and 200 MB, nothing left, nothing outside read."""
     found = outcomes[name]
     assert found["status"] == 0, "it ended by a signal"
     said = found["said"]

@@ -5,6 +5,8 @@ for people and, with --json, for programs; and what it says of a file that it ca
 import json
 import math
 import shutil
+import signal
+import time
 from dataclasses import replace
 
 import gguf
@@ -139,6 +141,14 @@ def lines_of(outcome):
     return found
 
 
+def in_bytes(n):
+    """With a unit of the SI, to three digits."""
+    for power, unit in (3, "kB"), (6, "MB"), (9, "GB"), (12, "TB"):
+        if n >= 1000 and n / 10**power < 999.5:
+            return f"{n} bytes ({n / 10**power:.3g} {unit})"
+    return f"{n} bytes"
+
+
 @pytest.mark.parametrize("name", make_models.NAMES)
 def test_info_says_the_same_to_people(name, models, run, run_layernorm):
     report = report_of(run(models / name, "-m", "info", "--json"))
@@ -149,6 +159,9 @@ def test_info_says_the_same_to_people(name, models, run, run_layernorm):
         assert lines[key] == str(report[key])
     for group in ("config", "tokenizer", "memory"):
         for key, value in report[group].items():
+            if group == "memory" and key != "context":
+                assert lines[f"memory/{key}"] == in_bytes(value)
+                continue
             text = f"{value:.9g}" if isinstance(value, float) else str(value)
             assert lines[f"{group}/{key}"] == (text.lower() if isinstance(value, bool) else text), key
     for tensor in report["tensors"]:
@@ -270,6 +283,127 @@ def test_info_refuses_what_is_no_model(models, run, tmp_path):
     run(tmp_path / "missing", "-m", "info").check_refused(1, tmp_path / "missing")
 
 
+# ---------------------------------------------------------------------------- a text, for programs
+
+GENERATED = {"text", "ids", "logprobs", "top", "stop", "seed", "hash", "prompt", "prompt_ids", "context",
+             "norm", "kernels"}
+
+
+def log_softmax(logits):
+    """Of each row, in double precision."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("options", [["-t", 0], ["-s", 7, "-t", 1.3], ["-k", 5, "--repeat-penalty", 1.3]])
+@pytest.mark.parametrize("name", ["gqa-v0-untied.bin", "mqa-tied.gguf", "heads.gguf", "Q8_0.gguf",
+                                  "stablelm.gguf"])
+def test_log_probabilities(name, options, models, run, run_layernorm):
+    """Those of reference.py, whatever the sampler makes of them; and the likeliest are, in order."""
+    path, prompt, n, top = models / name, "Once there was", 20, 4
+    model = reference.load(path, round_inputs=True)
+    program = run_layernorm if model.config.norm == "layernorm" else run
+    options = [path, "-i", prompt, "-n", n, "--kv", "f32", "--ignore-eos", "-q", *options]
+    report = report_of(program(*options, "--json", "--top", top))
+    assert report.keys() == GENERATED and report["norm"] == model.config.norm
+    tokens = report_of(run(path, "-m", "tokenize", "-i", prompt, "--json"))["tokens"]
+    assert (report["prompt"], report["prompt_ids"]) == (prompt, [BOS, *tokens])
+    assert report["stop"] == "limit" and len(report["ids"]) == n
+
+    ids = report["prompt_ids"] + report["ids"]
+    wanted = log_softmax(reference.logits(model, ids))[len(tokens):-1]
+    assert len(wanted) == len(report["logprobs"]) == len(report["top"]) == n
+    assert report["logprobs"] == pytest.approx(wanted[np.arange(n), report["ids"]], abs=1e-4)
+    for row, best in zip(wanted, report["top"]):
+        assert [entry["logprob"] for entry in best] == pytest.approx(np.sort(row)[:-top - 1:-1], abs=1e-4)
+        for entry in best:
+            assert entry["logprob"] == pytest.approx(row[entry["id"]], abs=1e-4)
+            byte, spelled = entry["id"] - 3, VOCABULARY[entry["id"]]
+            assert entry["text"] == (chr(byte) if 0 <= byte < 128 else spelled)
+
+
+def test_a_text_for_programs_is_the_text(models, run):
+    """The same bytes, seed and hash as for people; what is no character is U+FFFD."""
+    options = models / "gqa-v0-untied.bin", "-i", "the Lion", "-s", 2**64 - 1, "-n", 30
+    told, report = run(*options), report_of(run(*options, "-q", "--json"))
+    assert report["prompt"] + report["text"] + "\n" == told.stdout.decode(errors="replace")
+    assert report["top"] == [] and len(report["logprobs"]) == len(report["ids"]) <= 30
+    assert report["seed"] == 2**64 - 1 and report["hash"] == told.statistic("hash")
+    assert f"context {report['context']}" in told.stderr and f"kernels {report['kernels']}" in told.stderr
+    loud = run(*options, "--json")
+    assert json.loads(loud.stdout) == report and loud.statistic("hash") == report["hash"]
+    traced = run(*options, "--json", "--trace=json")
+    assert json.loads(traced.stdout) == report and traced.stderr.startswith("{")
+
+
+def test_why_a_text_ended(models, run, tmp_path):
+    """eos, stop, limit, full; --ignore-eos goes on where the first would be."""
+    path, kind = tmp_path / "model.gguf", KINDS["heads"]
+    plain = ["-i", "the", "-t", 0, "--json", "-q"]
+    first = report_of(run(models / "heads.gguf", *plain, "-n", 12))
+    assert first["stop"] == "limit" and len(first["ids"]) == 12
+    eot = first["ids"][5]                               # from now on it ends a text
+    count = first["ids"].index(eot)
+    make_models.write_gguf(path, kind, make_models.arrays_of(kind), {"tokenizer.ggml.eot_token_id": eot})
+    ended = report_of(run(path, *plain, "-n", 12))
+    assert ended["stop"] == "eos" and ended["ids"] == first["ids"][:count]
+    assert first["text"].startswith(ended["text"]) and ended["logprobs"] == first["logprobs"][:count]
+    on = report_of(run(path, *plain, "-n", 12, "--ignore-eos"))
+    assert on["stop"] == "limit" and eot not in on["ids"] and on["ids"][:count] == ended["ids"]
+    full = report_of(run(path, *plain, "-n", -1, "-c", 9, "--ignore-eos"))
+    assert full["stop"] == "full"
+    assert len(full["prompt_ids"]) + len(full["ids"]) == 10     # of which the last is not fed
+    none = report_of(run(path, *plain, "-n", 0))
+    assert (none["stop"], none["ids"], none["text"], none["logprobs"]) == ("limit", [], "", [])
+
+
+def test_an_interrupted_text_says_so(models, run):
+    options = "-i", "Once", "-n", -1, "-c", 100000, "--ignore-eos", "--json", "-q"
+    process = run.start(models / "wide.bin", *options)
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    report = json.loads(run.finish(process).stdout)
+    assert report["stop"] == "interrupt" and len(report["ids"]) == len(report["logprobs"])
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_stop_texts(cut, models, run):
+    """The text ends before the first of them, wherever tokens end; the prompt may hold them."""
+    options = models / "mqa-tied.gguf", "-i", "Once", "-s", 5, "-n", 40, "--ignore-eos", "-q"
+    plain = run(*options).stdout.removeprefix(b"Once").removesuffix(b"\n")
+    ascii = "".join(chr(c) for c in plain if 32 < c < 127)
+    assert len(ascii) > 12
+    stop = next(plain[i:i + n] for n in (3, 2, 1) for i in range(cut, len(plain) - 3)
+                if all(32 < c < 127 for c in plain[i:i + n]))
+    for stops in ([stop], [b"nowhere", stop], [stop, plain[-2:]], [stop + b"nowhere", stop], [b"Once", stop]):
+        if any(b"\0" in s or not s.isascii() for s in stops):
+            continue
+        given = [word for s in stops for word in ("--stop", s)]
+        text = plain[:min(plain.find(s) for s in stops if s in plain)]
+        assert run(*options, *given) == (0, b"Once" + text + b"\n", ""), stops
+        report = report_of(run(*options, *given, "--json"))
+        assert report["stop"] == "stop" and report["text"] == text.decode(errors="replace")
+    held = plain[-1:] + b"and more"                     # begins at the very end: what was held back comes
+    if b"\0" not in held:
+        assert run(*options, "--stop", held).stdout == b"Once" + plain + b"\n"
+
+
+def test_the_likeliest_for_readers(models, run):
+    """A line for each token on standard error, after the text."""
+    options = models / "gqa-v0-untied.bin", "-i", "Once", "-n", 5, "-t", 0, "-q", "--ignore-eos"
+    report, told = report_of(run(*options, "--json", "--top", 3)), run(*options, "--top", 3)
+    assert told.stdout == run(*options).stdout
+    lines = told.stderr.splitlines()
+    assert len(lines) == 5
+    for i, (line, best) in enumerate(zip(lines, report["top"])):
+        position = len(report["prompt_ids"]) + i
+        row = ", ".join(f"{json.dumps(e['text'], ensure_ascii=False)} {100 * math.exp(e['logprob']):.2f} %"
+                        for e in best)
+        assert line.replace("\\u007f", "\x7f") == f"top {position:5}  {row.split(' %')[0]} % of {row}"
+    run(*options, "--top", 3, "--trace=json").check_refused(2, "--top", "--json")
+    assert len(report_of(run(*options, "--json", "--top", 100))["top"][0]) == 100
+
+
 # ---------------------------------------------------------------------------- tokenize
 
 @pytest.mark.parametrize("text", ["", " ", "the Lion", "Zoë's café — 你好 🦙\n"])
@@ -285,8 +419,23 @@ def test_tokens(text, models, run, run_layernorm):
     assert bool(ids) == bool(text)
     for call in calls:
         assert run(*call, "-m", "tokenize", "-i", text) == plain, call
-        assert report_of(run(*call, "-m", "tokenize", "-i", text, "--json")) == {"tokens": ids}, call
+        pieces = [chr(id - 3) if 3 <= id < 3 + 128 else VOCABULARY[id] for id in ids]      # a byte of ASCII
+        report = report_of(run(*call, "-m", "tokenize", "-i", text, "--json"))
+        assert report == {"tokens": ids, "pieces": pieces}, call
     assert run_layernorm(alone, "-m", "tokenize", "-i", text) == plain
+
+
+def test_pieces(models, run):
+    """A line for each token: its id, and its text in quotation marks as JSON has them."""
+    options = models / "gqa-v0-untied.bin", "-m", "tokenize", "-i", 'the "é" 你\n'
+    report = report_of(run(*options, "--json"))
+    outcome = run(*options, "--pieces")
+    assert (outcome.status, outcome.stderr) == (0, "")
+    lines = [line.split(None, 1) for line in outcome.stdout.decode().splitlines()]
+    assert [int(id) for id, _ in lines] == report["tokens"]
+    assert [json.loads(text) for _, text in lines] == report["pieces"]
+    assert report["pieces"] == [" the", " ", '"', "é", '"', " ", "<0xE4>", "<0xBD>", "<0xA0>", "\n"]
+    assert run(*options, "--pieces", "--json") == run(*options, "--json")
 
 
 def test_a_tokenizer_for_a_gguf(models, run, tmp_path):

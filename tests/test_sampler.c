@@ -68,6 +68,46 @@ static void test_repeat_penalty(void) {
           "a token is not punished after 64 tokens");
 }
 
+// ---------------------------------------------------------------------------- the likeliest
+
+// In order, of equals the first; and a sample after it is none the worse.
+static void test_likeliest(void) {
+    static const float x[] = { 1, 5, -INFINITY, 5, 2, -3, 4 };
+    static const int order[] = { 1, 3, 6, 4, 0, 5, 2 };
+    Sampler s = new_sampler(7, plain);
+    for (int n = 0; n <= 7; n++) {
+        Candidate best[7];
+        likeliest(best, n, &s, x, 7);
+        for (int i = 0; i < n; i++)
+            CHECK(best[i].id == order[i] && best[i].p == x[order[i]], "%d of %d: got %d", i, n, best[i].id);
+    }
+    s.temperature = 0;
+    CHECK(sample(&s, x, 7, NULL, 0) == 1, "the likeliest has changed");
+    sampler_free(&s);
+}
+
+// What is never chosen is not, whatever is asked for; the others keep their chances.
+static void test_never(void) {
+    static const float x[] = { 9, 1, 8, 1, -1 };
+    const bool never[] = { true, false, true, false, false };
+    static const Sampler settings[] = {
+        { 0, 0, 1, 0, 1, 1, NULL, NULL },       { 1, 0, 1, 0, 1, 1, NULL, NULL },
+        { 100, 0, 1, 0, 1, 1, NULL, NULL },     { 1, 2, 1, 0, 1, 1, NULL, NULL },
+        { 1, 0, 0.9f, 0, 1, 1, NULL, NULL },    { 1, 0, 1, 0.5f, 1, 1, NULL, NULL },
+        { 1, 0, 1, 0, 2, 1, NULL, NULL },
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        Sampler s = new_sampler(5, settings[i]);
+        s.never = never;
+        int seen[5] = { 0 };
+        for (int draws = 0; draws < 2000; draws++) seen[sample(&s, x, 5, (const int[]){ 0, 1, 3 }, 3)]++;
+        CHECK(!seen[0] && !seen[2] && seen[1], "case %zu: %d and %d were chosen", i, seen[0], seen[2]);
+        bool even = settings[i].temperature == 0 ? !seen[3] : abs(seen[1] - seen[3]) < 200;    // 4.5 sigma
+        CHECK(even, "case %zu: two that are equally likely: %d and %d times", i, seen[1], seen[3]);
+        sampler_free(&s);
+    }
+}
+
 // ---------------------------------------------------------------------------- draws
 
 enum { VOCAB = 12, DRAWS = 50000 };
@@ -123,22 +163,22 @@ static void draw(int *seen, Sampler settings) {
 
 // { temperature, top-k, top-p, min-p, repeat penalty, seed }, and how many of the twelve remain
 static const struct { Sampler settings; int kept; } draws[] = {
-    { { 1,    0,  1,     0,    1,    1, NULL }, 12 },
-    { { 0.5f, 0,  1,     0,    1,    2, NULL }, 12 },
-    { { 2,    0,  1,     0,    1,    3, NULL }, 12 },
-    { { 1,    3,  1,     0,    1,    4, NULL }, 3 },
-    { { 1,    1,  1,     0,    1,    5, NULL }, 1 },
-    { { 1,    50, 1,     0,    1,    6, NULL }, 12 },   // more than there are
-    { { 1,    0,  0.5f,  0,    1,    7, NULL }, 3 },    // 2 e^2 + e^1.4 = 18.8 of 30.1; without 1.4's 14.8
-    { { 1,    0,  0.9f,  0,    1,    8, NULL }, 7 },    // 27.5 of 30.1; without 0.3's 26.1
-    { { 1,    0,  0,     0,    1,    9, NULL }, 1 },    // the likeliest alone; of two equals the first
-    { { 1,    0,  1,     0.2f, 1,   10, NULL }, 6 },    // at least e^2 / 5: logits from 0.39 on
-    { { 1,    0,  1,     1,    1,   11, NULL }, 2 },    // as likely as the likeliest
-    { { 1,    0,  1,     0,    1.5f, 12, NULL }, 12 },
-    { { 0.7f, 6,  0.95f, 0,    1.2f, 13, NULL }, 0 },   // 0: the formula alone says how many
-    { { 1.5f, 9,  0.8f,  0.1f, 1.1f, 14, NULL }, 0 },
-    { { 2,    0,  0.6f,  0.3f, 1,   15, NULL }, 0 },
-    { { 0.5f, 4,  1,     0.05f, 2,  16, NULL }, 0 },
+    { { 1,    0,  1,     0,    1,    1, NULL, NULL }, 12 },
+    { { 0.5f, 0,  1,     0,    1,    2, NULL, NULL }, 12 },
+    { { 2,    0,  1,     0,    1,    3, NULL, NULL }, 12 },
+    { { 1,    3,  1,     0,    1,    4, NULL, NULL }, 3 },
+    { { 1,    1,  1,     0,    1,    5, NULL, NULL }, 1 },
+    { { 1,    50, 1,     0,    1,    6, NULL, NULL }, 12 },   // more than there are
+    { { 1,    0,  0.5f,  0,    1,    7, NULL, NULL }, 3 },  // 2 e^2 + e^1.4 = 18.8 of 30.1; but 1.4: 14.8
+    { { 1,    0,  0.9f,  0,    1,    8, NULL, NULL }, 7 },    // 27.5 of 30.1; without 0.3's 26.1
+    { { 1,    0,  0,     0,    1,    9, NULL, NULL }, 1 },    // the likeliest alone; of two equals the first
+    { { 1,    0,  1,     0.2f, 1,   10, NULL, NULL }, 6 },    // at least e^2 / 5: logits from 0.39 on
+    { { 1,    0,  1,     1,    1,   11, NULL, NULL }, 2 },    // as likely as the likeliest
+    { { 1,    0,  1,     0,    1.5f, 12, NULL, NULL }, 12 },
+    { { 0.7f, 6,  0.95f, 0,    1.2f, 13, NULL, NULL }, 0 },   // 0: the formula alone says how many
+    { { 1.5f, 9,  0.8f,  0.1f, 1.1f, 14, NULL, NULL }, 0 },
+    { { 2,    0,  0.6f,  0.3f, 1,   15, NULL, NULL }, 0 },
+    { { 0.5f, 4,  1,     0.05f, 2,  16, NULL, NULL }, 0 },
 };
 
 static void test_draws(void) {
@@ -158,8 +198,9 @@ static void test_draws(void) {
 // The measure tells settings apart that are close to one another, so it can fail.
 static void test_measure_can_fail(void) {
     static const Sampler near_ones[] = {
-        { 1.05f, 0, 1, 0, 1, 1, NULL }, { 1, 11, 1, 0, 1, 1, NULL }, { 1, 0, 0.97f, 0, 1, 1, NULL },
-        { 1, 0, 1, 0.05f, 1, 1, NULL }, { 1, 0, 1, 0, 1.05f, 1, NULL },
+        { 1.05f, 0, 1, 0, 1, 1, NULL, NULL },   { 1, 11, 1, 0, 1, 1, NULL, NULL },
+        { 1, 0, 0.97f, 0, 1, 1, NULL, NULL },   { 1, 0, 1, 0.05f, 1, 1, NULL, NULL },
+        { 1, 0, 1, 0, 1.05f, 1, NULL, NULL },
     };
     double p[VOCAB];
     int seen[VOCAB];
@@ -234,6 +275,8 @@ int main(void) {
     test_generator();
     test_greedy();
     test_repeat_penalty();
+    test_likeliest();
+    test_never();
     test_draws();
     test_measure_can_fail();
     test_seeds();

@@ -89,6 +89,38 @@ static void test_decode(void) {
     }
 }
 
+// To UTF-8 and back, all of them; a surrogate alone is no character, nor is anything beyond U+10FFFF.
+static void test_encode(void) {
+    for (uint32_t point = 0; point <= 0x110000; point += point < 0x3000 ? 1 : 97) {
+        bool none = point > 0x10ffff || (point >= 0xd800 && point < 0xe000);
+        char got[4], want[5];
+        int length = utf8_encode(got, point), wanted = spell(want, none ? 0xfffd : point);
+        CHECK(length == wanted && !memcmp(got, want, (size_t)length), "U+%04X: %d bytes, and %d are expected",
+              (unsigned)point, length, wanted);
+    }
+}
+
+// The examples of RFC 2781, section 4, and what is damaged.
+static void test_utf16(void) {
+    static const struct { const char *big, *little; size_t n; const char *want; } cases[] = {
+        { "\xd8\x08\xdf\x45\0=\0R\0a", "\x08\xd8\x45\xdf=\0R\0a\0", 10, "\xf0\x92\x8d\x85=Ra" },
+        { "\x20\xac\0\xe9", "\xac\x20\xe9\0", 4, "\xe2\x82\xac\xc3\xa9" },
+        { "\xd8\x08\0a", "\x08\xd8" "a\0", 4, R "a" },                // half a pair
+        { "\xdf\x45\xd8\x08", "\x45\xdf\x08\xd8", 4, R R },           // the wrong way round
+        { "\xd8\x08\xd8\x08\xdf\x45", "\x08\xd8\x08\xd8\x45\xdf", 6, R "\xf0\x92\x8d\x85" },
+        { "\0a\0", "a\0b", 3, "a" R },                                  // half a unit
+        { "", "", 0, "" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int big = 0; big < 2; big++) {
+            char got[32];
+            size_t n = utf8_from_utf16(got, big ? cases[i].big : cases[i].little, cases[i].n, big);
+            got[n] = 0;
+            bool same = n == strlen(cases[i].want) && !strcmp(got, cases[i].want);
+            CHECK(same, "case %zu, %s end first: got %s", i, big ? "big" : "little", got);
+        }
+}
+
 static void test_visible(void) {
     CHECK(utf8_visible(' ') && utf8_visible('~') && utf8_visible(0xa0) && utf8_visible(0x4e2d), "hidden");
     CHECK(!utf8_visible(0) && !utf8_visible(27) && !utf8_visible(127) && !utf8_visible(0x9b), "shown");
@@ -116,6 +148,8 @@ int main(void) {
     test_all_characters();
     test_ill_formed();
     test_decode();
+    test_encode();
+    test_utf16();
     test_visible();
     test_strings();
     return finish("test_utf8");
