@@ -1,73 +1,70 @@
 // chat.c - a conversation as its model has learned to read it: turns with marks around them.
 //
-// Every family of models has marks of its own. The template in a file is a program (Jinja) from a stranger:
-// it is recognised by the marks in it, never run. Here a family is four short texts; where they say {bos},
-// {eos}, {system} or {text}, those are put in.
+// Every family of models has marks of its own, and many a file's template says more than its family's: words
+// for the system where the user has none, a date, a thought that is opened. template.c reads what it says;
+// where that is not understood, the family is recognised by its marks, and its own words are used.
 #include "model.h"
 #include <stdlib.h>
 #include <string.h>
 
 #define BAR "\xef\xbd\x9c"                              // U+FF5C, a wide vertical line
+#define BOS HOLE_BOS
+#define EOS HOLE_EOS
+#define SYSTEM HOLE_SYSTEM
+#define MESSAGE HOLE_MESSAGE
+#define TRIMMED_SYSTEM "\33"                            // TRIM_LEFT and TRIM_RIGHT
+#define TRIMMED_MESSAGE "\23"
+#define MESSAGE_RTRIMMED "\22"
+#define SWALLOWED_SYSTEM "\34"
+#define SWALLOWED_MESSAGE "\24"
+
+#define LLAMA3_USER "<|start_header_id|>user<|end_header_id|>\n\n" TRIMMED_MESSAGE "<|eot_id|>" \
+                    "<|start_header_id|>assistant<|end_header_id|>\n\n"
+#define CHATML_USER "<|im_start|>user\n" MESSAGE "<|im_end|>\n<|im_start|>assistant\n"
+#define GEMMA_USER TRIMMED_MESSAGE "<end_of_turn>\n<start_of_turn>model\n"
+#define PHI3_USER "<|user|>" SWALLOWED_MESSAGE "<|end|><|assistant|>"
+#define ZEPHYR_USER "<|user|>\n" MESSAGE EOS "\n<|assistant|>\n"
+#define DEEPSEEK_USER "<" BAR "User" BAR ">" MESSAGE "<" BAR "Assistant" BAR ">"
+#define DEEPSEEK_LLM_USER "User: " MESSAGE "\n\nAssistant:"
 
 // As in the templates that the models' authors publish. Gemma's has no place for a system prompt: it stands
 // before the first message. Phi-3's marks swallow the blanks that follow them, so none are written.
 // A template is of the first family whose marks are all in it: Mistral's differ from one another in blanks.
 static const ChatTemplate templates[] = {
-    { "llama3", .begin = "{bos}{system}", .blanks = TRIM,
-      .system = "<|start_header_id|>system<|end_header_id|>\n\n{text}<|eot_id|>",
-      .turn = "<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|>"
-              "<|start_header_id|>assistant<|end_header_id|>\n\n",
-      .end = "<|eot_id|>",
+    { "llama3", .alone = BOS LLAMA3_USER, .next = "<|eot_id|>" LLAMA3_USER,
+      .first = BOS "<|start_header_id|>system<|end_header_id|>\n\n" TRIMMED_SYSTEM "<|eot_id|>" LLAMA3_USER,
       .marks = { "<|start_header_id|>", "<|eot_id|>", "" } },
-    { "chatml", .begin = "{system}",
-      .system = "<|im_start|>system\n{text}<|im_end|>\n",
-      .turn = "<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n",
-      .end = "<|im_end|>\n",
+    { "chatml", .alone = CHATML_USER, .next = "<|im_end|>\n" CHATML_USER,
+      .first = "<|im_start|>system\n" SYSTEM "<|im_end|>\n" CHATML_USER,
       .marks = { "<|im_start|>", "<|im_end|>", "" } },
-    { "gemma", .begin = "{bos}", .blanks = TRIM,
-      .system = "{text}\n\n",
-      .turn = "<start_of_turn>user\n{system}{text}<end_of_turn>\n<start_of_turn>model\n",
-      .end = "<end_of_turn>\n",
+    { "gemma", .alone = BOS "<start_of_turn>user\n" GEMMA_USER,
+      .first = BOS "<start_of_turn>user\n" SYSTEM "\n\n" GEMMA_USER,
+      .next = "<end_of_turn>\n<start_of_turn>user\n" GEMMA_USER,
       .marks = { "<start_of_turn>", "<end_of_turn>", "" } },
-    { "phi3", .begin = "{system}", .blanks = TRIM_LEFT,
-      .system = "<|system|>{text}<|end|>",
-      .turn = "<|user|>{text}<|end|><|assistant|>",
-      .end = "<|end|>",
+    { "phi3", .alone = PHI3_USER, .next = "<|end|>" PHI3_USER, .swallows = true,
+      .first = "<|system|>" SWALLOWED_SYSTEM "<|end|>" PHI3_USER,
       .marks = { "<|user|>", "<|assistant|>", "<|end|>" } },
-    { "zephyr", .begin = "{system}",
-      .system = "<|system|>\n{text}{eos}\n",
-      .turn = "<|user|>\n{text}{eos}\n<|assistant|>\n",
-      .end = "{eos}\n",
+    { "zephyr", .alone = ZEPHYR_USER, .next = EOS "\n" ZEPHYR_USER,
+      .first = "<|system|>\n" SYSTEM EOS "\n" ZEPHYR_USER,
       .marks = { "<|user|>", "<|assistant|>", "eos_token" } },
-    { "deepseek", .begin = "{bos}{system}", .thinks = true,
-      .system = "{text}",
-      .turn = "<" BAR "User" BAR ">{text}<" BAR "Assistant" BAR ">",
-      .end = "{eos}",
-      .marks = { "<" BAR "User" BAR ">", "<" BAR "Assistant" BAR ">", "" } },
-    { "deepseek-llm", .begin = "{bos}{system}",
-      .system = "{text}\n\n",
-      .turn = "User: {text}\n\nAssistant:",
-      .end = "{eos}",
-      .marks = { "'User: '", "'Assistant: '", "" } },
-    { "llama2", .begin = "", .blanks = TRIM_ALL,
-      .system = "<<SYS>>\n{text}\n<</SYS>>\n\n",
-      .turn = "{bos}[INST] {system}{text} [/INST]",
-      .end = " {eos}",
+    { "deepseek", .alone = BOS DEEPSEEK_USER, .first = BOS SYSTEM DEEPSEEK_USER, .next = EOS DEEPSEEK_USER,
+      .thinks = true, .marks = { "<" BAR "User" BAR ">", "<" BAR "Assistant" BAR ">", "" } },
+    { "deepseek-llm", .alone = BOS DEEPSEEK_LLM_USER, .first = BOS SYSTEM "\n\n" DEEPSEEK_LLM_USER,
+      .next = EOS DEEPSEEK_LLM_USER, .marks = { "'User: '", "'Assistant: '", "" } },
+    { "llama2", .alone = BOS "[INST] " TRIMMED_MESSAGE " [/INST]",
+      .first = BOS "[INST] <<SYS>>\n" SYSTEM "\n<</SYS>>\n\n" MESSAGE_RTRIMMED " [/INST]",
+      .next = " " EOS BOS "[INST] " TRIMMED_MESSAGE " [/INST]",
       .marks = { "[INST]", "<<SYS>>", "" } },
-    { "mistral-v1", .begin = "{bos}",
-      .system = "{text}\n\n",
-      .turn = " [INST] {system}{text} [/INST]",
-      .end = "{eos}",
+    { "mistral-v1", .alone = BOS " [INST] " MESSAGE " [/INST]",
+      .first = BOS " [INST] " SYSTEM "\n\n" MESSAGE " [/INST]", .next = EOS " [INST] " MESSAGE " [/INST]",
       .marks = { " [INST]", "system_message", "" } },
-    { "mistral-tekken", .begin = "{bos}", .system_last = true,
-      .system = "{text}\n\n",
-      .turn = "[INST]{system}{text}[/INST]",
-      .end = "{eos}",
+    { "mistral-tekken", .alone = BOS "[INST]" MESSAGE "[/INST]", .next = EOS "[INST]" MESSAGE "[/INST]",
+      .first = BOS "[INST]" SYSTEM "\n\n" MESSAGE "[/INST]",
+      .last = EOS "[INST]" SYSTEM "\n\n" MESSAGE "[/INST]",
       .marks = { "\"[INST]\"", "[AVAILABLE_TOOLS]", "" } },
-    { "mistral-v3", .begin = "{bos}", .system_last = true,
-      .system = "{text}\n\n",
-      .turn = "[INST] {system}{text}[/INST]",
-      .end = "{eos}",
+    { "mistral-v3", .alone = BOS "[INST] " MESSAGE "[/INST]", .next = EOS "[INST] " MESSAGE "[/INST]",
+      .first = BOS "[INST] " SYSTEM "\n\n" MESSAGE "[/INST]",
+      .last = EOS "[INST] " SYSTEM "\n\n" MESSAGE "[/INST]",
       .marks = { "[INST]", "[AVAILABLE_TOOLS]", "" } },
     { "mistral-v1", .marks = { "[INST]", "[/INST]", "" } },        // other marks of the first of this name
 };
@@ -113,11 +110,133 @@ const char *template_names(void) {
     return list;
 }
 
+// ---------------------------------------------------------------------------- what a file's says
+
+static bool is_hole(char c, const char *of) { return (c & ~7) == *of; }
+
+static int count_holes(const char *form, const char *of) {
+    int n = 0;
+    for (; *form; form++) n += is_hole(*form, of);
+    return n;
+}
+
+typedef struct { Saying saying; const char *parts[3]; } Said;
+
+// What a template says for so many turns, parted where the replies are; each part has one message.
+static const char *hear(Said *s, Text source, bool has_system, int n_turns, bool thoughtful) {
+    static const char odd[] = "the chat template does not say every message once, one after the other";
+    const char *error = read_template_for(&s->saying, source, has_system, n_turns, thoughtful);
+    if (error) return error;
+    char *at = s->saying.said;
+    for (int i = 0; i < n_turns; i++) {
+        if (!at) return odd;
+        s->parts[i] = at;
+        if ((at = strchr(at, *HOLE_REPLY))) *at++ = 0;
+        if (count_holes(s->parts[i], MESSAGE) != 1) return odd;
+    }
+    return at ? odd : NULL;
+}
+
+// What stands before the reply that is to be written and not before those that were. NULL: they differ in
+// more than that. Blanks that those begin with are their own.
+static const char *opening(const char *earlier, const char *last) {
+    size_t n = strlen(earlier);
+    if (strncmp(last, earlier, n))
+        while (n && strchr(" \n", earlier[n - 1])) n--;
+    return strncmp(last, earlier, n) ? NULL : last + n;
+}
+
+static bool opens_alike(const char *earlier, const char *last, const char *opens) {
+    const char *got = opening(earlier, last);
+    return got && opens && !strcmp(got, opens);
+}
+
+// The forms of a conversation, from what a template says for five: of one and of three turns, without and
+// with a system prompt; and of three whose replies are without thoughts.
+static const char *read_forms(ChatTemplate *t, Text source, Said s[5]) {
+    static const char differs[] = "the chat template says other words around every message";
+    const char *error;
+    if ((error = hear(&s[0], source, false, 1, true)) || (error = hear(&s[1], source, false, 3, true)) ||
+        (error = hear(&s[2], source, false, 3, false))) return error;
+    const char *alone = s[0].parts[0], *const *plain = s[1].parts, *next = plain[2];
+    const char *opens = opening(plain[0], alone), *first = NULL, *last = NULL;
+    if (!opens_alike(plain[1], next, opens)) return differs;
+    for (int i = 0; i < 3; i++)
+        if (strcmp(plain[i], s[2].parts[i])) return differs;
+    error = hear(&s[3], source, true, 1, true);
+    if (!error) error = hear(&s[4], source, true, 3, true);
+    t->no_system = s[3].saying.raises || (!error && !count_holes(s[3].parts[0], SYSTEM));
+    if (!t->no_system) {
+        const char *const *with = s[4].parts;
+        if (error) return error;
+        first = s[3].parts[0];
+        bool moves = count_holes(with[2], SYSTEM);
+        if (moves) last = with[2];
+        if (count_holes(first, SYSTEM) != 1 || count_holes(with[1], SYSTEM) ||
+            count_holes(with[0], SYSTEM) + count_holes(with[2], SYSTEM) != 1 ||
+            !opens_alike(with[0], moves ? alone : first, opens) || !opens_alike(with[1], next, opens) ||
+            !opens_alike(plain[1], moves ? next : with[2], opens)) return differs;
+    }
+    const char *from[] = { alone, first, next, last, opens };
+    const char **to[] = { &t->alone, &t->first, &t->next, &t->last, &t->opens };
+    size_t room = 0, ending = strlen(opens);
+    for (int i = 0; i < 5; i++) room += from[i] ? strlen(from[i]) + 1 : 0;
+    char *at = t->texts = malloc(room);
+    if (!at) return "no memory for the chat template";
+    for (int i = 0; i < 5; i++) {
+        if (!from[i] && i == 1) continue;               // the family's
+        *to[i] = from[i] ? at : NULL;
+        if (!from[i]) continue;
+        size_t n = strlen(from[i]) - (i < 4 ? ending : 0);
+        memcpy(at, from[i], n);
+        at[n] = 0;
+        at += n + 1;
+    }
+    t->thinks = s[1].saying.thinks;
+    return NULL;
+}
+
+// In place: the blanks that follow a mark go, and so do those of a text there.
+static void swallow(char *form) {
+    char *to = form;
+    bool marked = false;
+    for (const char *at = form; *at; at++) {
+        if (marked && strchr(" \n", *at)) continue;
+        bool hole = is_hole(*at, MESSAGE) || is_hole(*at, SYSTEM);
+        *to++ = marked && hole ? (char)(*at | TRIM_SWALLOWED) : *at;
+        marked = to - form >= 2 && to[-1] == '>' && to[-2] == '|';
+    }
+    *to = 0;
+}
+
+const char *read_template(ChatTemplate *t, const Vocabulary *v) {
+    const ChatTemplate *family = recognise_template(v->chat_template);
+    *t = family ? *family : (ChatTemplate){ 0 };
+    ChatTemplate own = *t;
+    Said *said = calloc(5, sizeof *said);
+    const char *error = said ? read_forms(&own, v->chat_template, said) : "no memory for the chat template";
+    free(said);
+    if (error) return error;
+    *t = own;
+    if (!t->first) t->first = t->alone;
+    if (!t->name) t->name = "its own";
+    if (t->swallows && !v->byte_level) {
+        const char *forms[] = { t->alone, t->no_system ? NULL : t->first, t->next, t->last, t->opens };
+        for (int i = 0; i < 5; i++)
+            if (forms[i]) swallow((char *)(uintptr_t)forms[i]);
+    }
+    return NULL;
+}
+
+void template_free(ChatTemplate *t) {
+    free(t->texts);
+    *t = (ChatTemplate){ 0 };
+}
+
 // ---------------------------------------------------------------------------- a conversation
 
 typedef struct {
     const Vocabulary *v;
-    const ChatTemplate *t;
     Text system;
     Span *spans;
     int n;
@@ -132,23 +251,6 @@ static void put_words(Script *s, const char *words, size_t n) {
     if (n) s->spans[s->n++] = (Span){ .text = { words, n }, .control = true, .spaced = true };
 }
 
-static void put_form(Script *s, const char *form, Text text, bool with_system) {
-    static const char *const names[] = { "{bos}", "{eos}", "{system}", "{text}" };
-    const char *from = form, *at = form;
-    while (*at) {
-        int i = 0;
-        while (i < 4 && strncmp(at, names[i], strlen(names[i]))) i++;
-        if (i == 4) { at++; continue; }
-        put_words(s, from, (size_t)(at - from));
-        if (i == 0 && s->v->bos >= 0) put_ids(s, &s->v->bos, 1);
-        if (i == 1 && s->v->eos >= 0) put_ids(s, &s->v->eos, 1);
-        if (i == 2 && with_system) put_form(s, s->t->system, s->system, false);
-        if (i == 3) s->spans[s->n++] = (Span){ .text = text };
-        from = at += strlen(names[i]);
-    }
-    put_words(s, from, (size_t)(at - from));
-}
-
 // The bytes of a blank at the beginning, or at the end; 0: there is none. Jinja's trim is Python's, to which
 // four separators of ASCII are blanks too.
 static size_t blank(Text t, bool end, bool separators) {
@@ -161,13 +263,33 @@ static size_t blank(Text t, bool end, bool separators) {
     return 0;
 }
 
-static Text trimmed(Text t, const ChatTemplate *family, bool after_system) {
+static Text trimmed(Text t, int sides) {
     size_t n;
-    bool jinja = family->blanks >= TRIM, left = family->blanks != KEEP;
-    if (family->blanks == TRIM_ALL && after_system) left = false;       // it is not what begins
-    while (left && (n = blank(t, false, jinja))) t.data += n, t.size -= n;
-    while (jinja && (n = blank(t, true, jinja))) t.size -= n;
+    bool jinja = sides & (TRIM_LEFT | TRIM_RIGHT);
+    while (sides & (TRIM_LEFT | TRIM_SWALLOWED) && (n = blank(t, false, jinja))) t.data += n, t.size -= n;
+    while (sides & TRIM_RIGHT && (n = blank(t, true, true))) t.size -= n;
     return t;
+}
+
+static void put_form(Script *s, const char *form, Text message) {
+    const char *from = form;
+    for (const char *at = form; *at; at++) {
+        bool own = is_hole(*at, MESSAGE), system = is_hole(*at, SYSTEM);
+        if (!own && !system && *at != *BOS && *at != *EOS) continue;
+        put_words(s, from, (size_t)(at - from));
+        if (*at == *BOS && s->v->bos >= 0) put_ids(s, &s->v->bos, 1);
+        if (*at == *EOS && s->v->eos >= 0) put_ids(s, &s->v->eos, 1);
+        if (own || system) s->spans[s->n++] = (Span){ .text = trimmed(own ? message : s->system, *at & 7) };
+        from = at + 1;
+    }
+    put_words(s, from, strlen(from));
+}
+
+// At most so many spans does a form become.
+static size_t count_spans(const char *form) {
+    size_t n = 1;
+    for (; form && *form; form++) n += 2 * (*form > 0 && *form < ' ');
+    return n;
 }
 
 // How many ids at the beginning of a reply are thoughts.
@@ -179,25 +301,22 @@ static int thought(const Vocabulary *v, const Turn *turn) {
     return 0;
 }
 
-enum { MOST_SPANS = 16 };                               // of a turn: what a form becomes, in all families
-
 const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate *t, Text system,
                      const Turn *turns, int n_turns) {
-    bool has_system = system.size > 0, own_turn = strstr(t->begin, "{system}");
-    if (own_turn) system = trimmed(system, t, false);
-    Script s = { v, t, system, malloc(((size_t)n_turns + 1) * MOST_SPANS * sizeof *s.spans), 0 };
+    bool has_system = system.size > 0;
+    size_t most = count_spans(t->alone) + count_spans(t->first) + count_spans(t->next) + count_spans(t->last);
+    Script s = { v, system, malloc(((size_t)n_turns + 1) * (most + 2) * sizeof *s.spans), 0 };
     if (!s.spans) return "no memory for the conversation";
-    put_form(&s, t->begin, (Text){ 0 }, has_system);
     for (int i = 0; i < n_turns; i++) {
-        bool with_system = has_system && i == (t->system_last ? n_turns - 1 : 0);
-        put_form(&s, t->turn, trimmed(turns[i].message, t, with_system), with_system);
-        bool last = i == n_turns - 1;
+        bool last = i == n_turns - 1, moved = has_system && t->last && n_turns > 1;
+        put_form(&s, i ? moved && last ? t->last : t->next : has_system && !moved ? t->first : t->alone,
+                 turns[i].message);
+        if (last && t->opens) put_words(&s, t->opens, strlen(t->opens));
         int thoughts = t->thinks && !last ? thought(v, &turns[i]) : 0;
         if (turns[i].n_reply > thoughts)
             put_ids(&s, turns[i].reply + thoughts, turns[i].n_reply - thoughts);
-        if (!last) put_form(&s, t->end, (Text){ 0 }, false);
     }
-    size_t room = 0;
+    size_t room = 1;
     for (int i = 0; i < s.n; i++) room += 2 * s.spans[i].text.size + 1 + (size_t)s.spans[i].n_ids;
     *ids = malloc(room * sizeof **ids);
     const char *error = *ids ? tokenize(*ids, n, v, s.spans, s.n) : "no memory for the conversation";
@@ -206,11 +325,12 @@ const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate 
     return error;
 }
 
-// The longest piece that the end begins with, up to where {eos} stands. Some files take such marks for pieces
-// of the user's.
+// The longest piece that the end begins with, up to where something is put in. Some files take such marks for
+// pieces of the user's.
 int reply_end(const Vocabulary *v, const ChatTemplate *t) {
-    const char *end = t->end + strspn(t->end, " \n");
-    int best = -1, length = (int)strcspn(end, "{");
+    const char *end = t->next + strspn(t->next, " \n");
+    int best = -1, length = 0;
+    while (end[length] < 0 || end[length] >= ' ') length++;
     for (int id = 0; id < v->size; id++) {
         const Piece *p = &v->pieces[id];
         if ((p->kind != CONTROL && p->kind != USER) || p->length == 0) continue;

@@ -294,22 +294,48 @@ const char *tokenize(int *ids, int *n, const Vocabulary *v, const Span *spans, i
 Piece token_text(const Vocabulary *v, int id, int previous);    // after BOS without the space of add_space
 bool ends_text(const Vocabulary *v, int id);
 
+// template.c: what a file's chat template says. Bytes that no text has stand for what is put in; in those of
+// a message and the system prompt, bits say which blanks around it go
+#define HOLE_BOS "\1"
+#define HOLE_EOS "\2"
+#define HOLE_REPLY "\3"
+#define HOLE_MESSAGE "\20"
+#define HOLE_SYSTEM "\30"
+enum { TRIM_LEFT = 1, TRIM_RIGHT = 2, TRIM_SWALLOWED = 4 };     // by Jinja's trim; by the mark before it
+enum { MAX_SAID = 1 << 16 };
+typedef struct {
+    char said[MAX_SAID + 1];
+    bool raises;            // the template refuses such a conversation
+    bool thinks;            // it forgets what a reply says up to "</think>"
+} Saying;
+
+// What it says for so many messages of a user, and replies to all but the last (thoughtful: with "</think>"
+// in them). Fails, naming the place, where it is not understood.
+const char *read_template_for(Saying *s, Text source, bool has_system, int n_turns, bool thoughtful);
+
 // chat.c: a conversation as its model has learned to read it
 typedef struct { Text message; const int *reply; int n_reply; } Turn;   // reply: ids, without the end's
 typedef struct {
     const char *name;
-    const char *begin;      // of the conversation
-    const char *system;     // the system prompt and what stands around it
-    const char *turn;       // a message, up to where the reply begins
-    const char *end;        // of a reply
-    enum { KEEP, TRIM_LEFT, TRIM, TRIM_ALL } blanks;    // around a message; or it and the system prompt
-    bool system_last;       // the system prompt stands in the last turn, not in the first
+    const char *alone;      // the first message, up to where its reply begins
+    const char *first;      // the same with a system prompt
+    const char *next;       // the end of a reply, and another message
+    const char *last;       // the same, for the last one with a system prompt that moves to it; or NULL
+    const char *opens;      // what the reply that is to be written begins with, such as "<think>\n"; or NULL
     bool thinks;            // what an earlier reply says up to "</think>" is not read again
+    bool swallows;          // its marks take the blanks that follow them
+    bool no_system;         // the file's template has no place for a system prompt: `first` is the family's
+    char *texts;            // of those that are read from a file, otherwise NULL
     const char *marks[3];   // what a template of this family contains
 } ChatTemplate;
 const ChatTemplate *recognise_template(Text t);         // NULL: none that is known
 const ChatTemplate *find_template(const char *name);    // "chatml"; NULL: not known
 const char *template_names(void);                       // those that are
+
+// The vocabulary's own, to be freed. Returns NULL where all of it is understood, otherwise what is not; then
+// it is the family's, and where that is not known either, its name is NULL.
+const char *read_template(ChatTemplate *t, const Vocabulary *v);
+void template_free(ChatTemplate *t);
 
 // The ids of a conversation up to where the last turn's reply goes on, to be freed. Fails as tokenize() does.
 const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate *t, Text system,

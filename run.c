@@ -212,17 +212,23 @@ static int *prompt_ids(int *n, const Vocabulary *v, Text prompt, const Options *
     return ids;
 }
 
-static const ChatTemplate *template_of(const Options *o, const Vocabulary *v) {
-    const ChatTemplate *t = o->template ? o->template : recognise_template(v->chat_template);
-    if (!t)
+static void choose_template(ChatTemplate *t, const Options *o, const Vocabulary *v) {
+    const char *unread = o->template ? NULL : read_template(t, v);
+    if (o->template) *t = *o->template;
+    if (!t->name)
         fail(FAILED, "%s has %s; with --template NAME it is taken for one of %s", o->checkpoint,
              v->chat_template.size ? "a chat template that is not known" : "no chat template",
              template_names());
-    return t;
+    if (unread && !o->trace_json)
+        fprintf(stderr, "run: %s: the words of %s are used instead; see --template\n", unread, t->name);
+    if (t->no_system && o->system && *o->system && !o->trace_json)
+        fprintf(stderr, "run: the chat template has no place for a system prompt; it stands where %s has it, "
+                "if anywhere; see --template\n", t->name);
 }
 
 static void write_text(Options *o, const Model *m, const Vocabulary *v, Text text, double started) {
     const char *error;
+    ChatTemplate template = { 0 };
     Writing w = {
         .model = m, .vocabulary = v, .sampler = &o->sampler, .seed = o->sampler.random, .n = o->n,
         .context = o->context ? o->context : default_context(&m->config), .kv_type = o->kv_type,
@@ -231,11 +237,13 @@ static void write_text(Options *o, const Model *m, const Vocabulary *v, Text tex
         .file = o->checkpoint, .quiet = o->quiet || o->trace_json, .started = started, .reply_end = -1,
     };
     if (o->mode == CHAT) {
-        w.template = template_of(o, v);
+        choose_template(&template, o, v);
+        w.template = &template;
         w.reply_end = reply_end(v, w.template);
         w.system = (Text){ o->system ? o->system : "", o->system ? strlen(o->system) : 0 };
         w.shift = o->shift;
         error = chat(&w, text);
+        template_free(&template);
     } else {
         int n, *ids = prompt_ids(&n, v, text, o, v->add_bos && v->bos >= 0);
         if (n == 0) fail(MISUSED, "this model has no token to begin with: give it a prompt, -i TEXT");

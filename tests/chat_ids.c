@@ -45,7 +45,9 @@ int main(int argc, char **argv) {
     if (!error) error = vocabulary_read(&v, file, 0);
     if (error) fail(argv[1], error);
     bool named = strcmp(argv[2], "-") != 0;
-    const ChatTemplate *t = named ? find_template(argv[2]) : recognise_template(v.chat_template);
+    ChatTemplate own = { 0 };
+    const ChatTemplate *t = named ? find_template(argv[2]) : &own;
+    if (!named && (error = read_template(&own, &v))) fail(argv[2], error);
     if (!t) fail(argv[2], "the template is not known");
 
     Text system = take_bytes();
@@ -63,6 +65,7 @@ int main(int argc, char **argv) {
     free((void *)(uintptr_t)system.data);
     free(turns);
     free(ids);
+    template_free(&own);
     vocabulary_free(&v);
     unmap_file(file);
     return 0;

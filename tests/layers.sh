@@ -8,7 +8,7 @@ options info generate
 measure output
 model checkpoint vocabulary
 attention ffn gguf llama2c sampler chat
-matmul rmsnorm tokenizer
+matmul rmsnorm tokenizer template
 words
 threads trace file kernels/kernels
 utf8 unicode

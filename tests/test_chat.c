@@ -65,7 +65,7 @@ static void test_names(void) {
     for (char *name = strtok(list, ", "); name; name = strtok(NULL, ", "), n++) {
         const ChatTemplate *t = find_template(name);
         CHECK(t && !strcmp(t->name, name), "%s is in the list, and not found", name);
-        CHECK(t && t->turn && t->end && t->system, "%s has no text", name);
+        CHECK(t && t->alone && t->first && t->next, "%s has no text", name);
     }
     CHECK(n == 11, "wanted 11 names, got %zu: %s", n, template_names());
     CHECK(!find_template("") && !find_template("llama") && !find_template("llama22"), "a stranger is found");

@@ -1,4 +1,4 @@
-// fuzz_chat.c - any bytes as a chat template: recognised or not, never more than read. Any bytes as the
+// fuzz_chat.c - any bytes as a chat template: understood or not, never more than read. Any bytes as the
 // system prompt, messages and replies of a chat: every family renders them, what the messages say is all
 // there, and none of it speaks for the program. And any text comes back from its tokens.
 //
@@ -135,7 +135,7 @@ static void check_chat(const Vocabulary *v, const ChatTemplate *t, Text system, 
     size_t size;
     char *text = spelled(&size, v, ids, n, -1), *at = text;
     if (controls(v, ids, n) != controls(v, silent_ids, n_silent)) abort();
-    for (int i = 0; i < n_turns && t->blanks == KEEP; i++) {
+    for (int i = 0; i < n_turns && strchr(t->alone, *HOLE_MESSAGE); i++) {
         Text message = with_spaces(v, turns[i].message);
         at = memmem(at, size - (size_t)(at - text), message.data, message.size);
         if (!at) abort();
@@ -155,7 +155,9 @@ static Text take_text(Text *rest, size_t n) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    recognise_template((Text){ (const char *)data, size });
+    ChatTemplate own;
+    read_template(&own, &(Vocabulary){ .chat_template = { (const char *)data, size } });
+    template_free(&own);
     if (size < 5) return 0;
     Vocabulary *v = &vocabularies[data[0] & 1];
     const char *cutter = cutters[data[0] >> 1 & 7];
