@@ -12,6 +12,7 @@
 # make parity                export.py: the logits of transformers, whatever the model
 # make peers                 the same with llama.cpp, which it sets up
 # make bench                 how fast, beside llama.cpp and the machine's limits; BENCH="--shape 1.1B": options
+# make coverage              which branches of the readers the tests take (needs gcc)
 # make fuzz SECONDS=60       throw bytes at the readers, each target for so long (needs clang)
 # options, in any combination: OPENMP=1   SANITIZE=address,undefined   CC=clang   CFLAGS=...
 CC     ?= cc
@@ -166,6 +167,17 @@ bench: .venv/ready
 	@.venv/bin/pip install -q --disable-pip-version-check -r bench/requirements.txt
 	@.venv/bin/python bench/compare.py --compiler "$$($(CC) --version | head -n 1), $(CFLAGS)" $(BENCH)
 
+# Which branches of the files that read files no test takes: every one is explained in tests/uncovered.txt.
+READERS := file gguf llama2c checkpoint vocabulary
+coverage: .venv/ready
+	@$(MAKE) --no-print-directory CC=gcc CFLAGS="-O0 --coverage" covered
+
+covered: $(BUILD)/$(NAME) $(patsubst %,$(BUILD)/$(NORM)/test_%,$(READERS) gguf_tensors rope_scaling)
+	@find $(BUILD) -name "*.gcda" -delete
+	@for test in $(filter $(BUILD)/$(NORM)/%,$^); do $$test || exit 1; done
+	@.venv/bin/python -m pytest -q tests/test_damaged.py tests/test_memory.py --run $< --run-layernorm $<
+	@$(PYTHON) tests/coverage.py $(BUILD) $(READERS)
+
 # libFuzzer, from corpora of small good files and damaged ones; make -j 2 runs two targets side by side.
 SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -200,6 +212,7 @@ clean:
 	rm -rf build run run-layernorm run-prmsnorm run-nonorm
 
 FORCE:
-.PHONY: FORCE demo ablate smollm2 install test test-c test-norm pytest conformance parity peers bench bench-norm fuzz $(TESTS:=.passes) $(FUZZERS) clean
+.PHONY: FORCE demo ablate smollm2 install test test-c test-norm pytest conformance parity peers bench bench-norm \
+        coverage covered fuzz $(TESTS:=.passes) $(FUZZERS) clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)

@@ -71,8 +71,14 @@ static float read_eps(Reader *r) {
     return read_float(r, key, 0, 0, 1);
 }
 
-// A key of the architecture that nobody has asked for may change the result. A value of 0, false or "" says
-// that there is no such thing.
+// A value of 0, false or "" says that there is no such thing.
+static bool says_none(Cursor value) {
+    for (; value.left; value.at++, value.left--)
+        if (*value.at) return false;
+    return true;
+}
+
+// A key of the architecture that nobody has asked for may change the result.
 static void refuse_other_keys(Reader *r) {
     static const char *const without_effect[] = {       // on a model of this shape
         "*.vocab_size", "*.tensor_data_layout", "*.pooling_type", "*.expert_used_count",
@@ -84,9 +90,8 @@ static void refuse_other_keys(Reader *r) {
     size_t length = strlen(r->architecture);
     for (const GgufPair *p = r->g->pairs; p < r->g->pairs + r->g->n_pairs; p++) {
         bool ours = p->key.size > length && p->key.data[length] == '.' &&
-                    !memcmp(p->key.data, r->architecture, length), says = false;
-        for (size_t i = 0; i < p->items.left; i++) says |= p->items.at[i];
-        if (ours && says && !p->asked_for)
+                    !memcmp(p->key.data, r->architecture, length);
+        if (ours && !p->asked_for && !says_none(p->items))
             refuse(r, "the key %.*s is not known and may change the result: that cannot be run yet",
                    text_length(p->key), p->key.data);
     }

@@ -88,7 +88,7 @@ static const char *take_pair(GgufPair *pair, Cursor *in) {
         pair->count = take_u64(in);
     }
     pair->items = *in;
-    if (in->failed || !skip(in, type, pair->count, 0))
+    if (!skip(in, type, pair->count, 0))
         return complain("the value of %.*s leaves the file, or is nested deeper than %d, has more than %d "
                         "strings, or no known type", text_length(pair->key), pair->key.data, MOST_NESTED,
                         MOST_ITEMS);

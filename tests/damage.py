@@ -406,6 +406,18 @@ def vocabulary():
     bpe, merges = ggml("model", text("gpt2")), "tokenizer.ggml.merges"
     yield one("byte-level BPE", bpe.pair(merges, array(STRING, ["a b", "ab a", "xyz zyx"])), RUNS)
     yield one("byte-level BPE without merges", bpe, VOCABULARY, f"{merges} is missing")
+    few = bpe.pair(merges, array(STRING, ["a b"]))
+    yield one("byte-level BPE without scores", few.pair(scores, None), RUNS)
+    for name in ("llama-bpe", "tekken", "gpt-2"):
+        yield one(f"words cut in the way of {name}", few.pair("tokenizer.ggml.pre", text(name)), RUNS)
+    for odd in "\u0120\u0121\u0143\u0144":              # a space, bytes 127 and 173, and no byte
+        yield one(f"a token {odd!r} in byte-level BPE",
+                  few.pair(tokens, array(STRING, [*TOKENS[:-1], odd])), RUNS)
+    for n in (65535, 65536):
+        long = bpe.pair(merges, array(STRING, ["a b", "a " + "b" * (n - 2)]))
+        yield one(f"a merge of {n} bytes", long, *((RUNS,) if n == 65535 else (VOCABULARY, "merge 1")))
+    two = spells(["a", "b"]).pair("tokenizer.ggml.bos_token_id", None)
+    yield one("two tokens, of which none ends a text", two.pair("tokenizer.ggml.eos_token_id", None), EITHER)
     yield one("merges of numbers", bpe.pair(merges, array(U32, [1, 2])), VOCABULARY, merges)
     for odd in ("", "a", " ", "ab", " a", "a "):
         yield one(f"a merge of {odd!r}", bpe.pair(merges, array(STRING, ["a b", odd])), VOCABULARY, "merge 1")
@@ -588,6 +600,8 @@ def layout():
         filled = [replace(aligned(n), alignment=n).pair("odd", text("x" * i)) for i in range(8)]
         skewed = next(file for file in filled if len(file.index()) % 8 == n)
         yield one(f"alignment {n}, kept", skewed, *((SAME,) if n == 4 else (MODEL, "multiple of 4")))
+        half = skewed.tensor("output_norm.weight", type=1, data=b"\0\x3c" * DIM)
+        yield one(f"alignment {n}, kept, a norm in F16", half, RUNS if n == 4 else MODEL)
     for n in (8, 64, 4096):
         yield one(f"alignment {n}, kept", replace(aligned(n), alignment=n), SAME)
     for kind, data in {"u64": u64(32), "i32": i32(32), "string": text("32"), "array": array(U32, [32]),

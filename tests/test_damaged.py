@@ -476,11 +476,16 @@ def test_more_tokens_than_possible(run, tmp_path):
     path.write_bytes(damage.replace(none, tensors=[]).index())
     os.truncate(path, path.stat().st_size + 8 * many)
     run(path, *MODES["tokenize"]).check_refused(1, path, key, many)
+    key = "tokenizer.ggml.merges"
+    none = damage.ggml("model", damage.text("gpt2")).pair(key, damage.array(damage.STRING, [], many))
+    path.write_bytes(damage.replace(none, tensors=[]).index())
+    os.truncate(path, path.stat().st_size + 8 * many)
+    run(path, *MODES["tokenize"]).check_refused(1, path, key, many)
     embedding = damage.replace(damage.GOOD.tensors[0], shape=[damage.DIM, many], type=2, data=b"")
     path.write_bytes(bytes(damage.replace(damage.GOOD, tensors=[*damage.GOOD.tensors[1:], embedding])))
     os.truncate(path, path.stat().st_size + 18 * many)
     run(path, *MODES["generate"]).check_refused(1, path, "token_embd", many)
-    unread = damage.Tensor("blk.0.attn_rot_embd", [many], b"", type=1)  # longer than any vector
+    unread = damage.Tensor("blk.0.attn_rot_embd", [many], b"", type=1)
     path.write_bytes(bytes(damage.also(unread)))
     os.truncate(path, path.stat().st_size + 2 * many)
     assert run(path, *MODES["generate"]).status == 0
