@@ -15,7 +15,8 @@ from gguf.utility import SafetensorsLocal
 from safetensors import SafetensorError, safe_open
 
 from .model import Model, Refused, computed, note, pairs_from_halves, stored
-from .vocabulary import UNKNOWN, read_sentencepiece, read_tokenizer_json, tokens_around
+from .vocabulary import (BYTE, NORMAL, UNKNOWN, UNUSED, note_what_is_around, read_sentencepiece,
+                         read_tokenizer_json, tokens_around)
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama",
                  "StableLmForCausalLM": "stablelm"}
@@ -277,9 +278,11 @@ def read_tokens(c, folder, settings):
         data = read_json(as_json)
         added = [(t["id"], t["content"], t.get("special", False)) for t in data.get("added_tokens") or []]
         vocabulary.around = tokens_around(data.get("post_processor"))
+        note_what_is_around(as_json, data.get("added_tokens") or [])
     else:
         decoder = settings.get("added_tokens_decoder") or {}
         added = [(int(id), t["content"], t.get("special", False)) for id, t in decoder.items()]
+        note_what_is_around(folder, decoder.values())
         known = {text for _, text, _ in added}
         added += [(id, text, False) for text, id in read_json(folder / "added_tokens.json", False).items()
                   if text not in known]
@@ -297,6 +300,20 @@ def chat_template(folder, settings):
     if isinstance(found, list):
         found = {one["name"]: one["template"] for one in found}
     return found.get("default") if isinstance(found, dict) else found
+
+
+def leave_out_defaults(vocabulary, settings, files):
+    """`transformers` writes 1 and 2 as BOS and EOS of any Llama, but where SentencePiece was trained without
+    them, ordinary tokens stand there."""
+    for name, usual in (("bos", 1), ("eos", 2)):
+        ordinary = usual < len(vocabulary.types) and vocabulary.types[usual] in (NORMAL, UNUSED, BYTE)
+        if vocabulary.kind != "llama" or not ordinary or settings.get(f"{name}_token"):
+            continue
+        for path, values in files:
+            if values.get(f"{name}_token_id") == usual:
+                del values[f"{name}_token_id"]
+                note(f"{path}: {name}_token_id is {usual}, and that is an ordinary token, "
+                     f"{vocabulary.tokens[usual]!r}: it is left out")
 
 
 def special_ids(c, vocabulary, settings):
@@ -342,8 +359,11 @@ def read_vocabulary(c, folder):
     settings = read_json(folder / "special_tokens_map.json", False)
     settings |= read_json(folder / "tokenizer_config.json", False)
     vocabulary = read_tokens(c, folder, settings)
+    path = folder / "generation_config.json"
+    generation = read_json(path, False)
+    leave_out_defaults(vocabulary, settings, [(c.path, c.values), (path, generation)])
     special_ids(c, vocabulary, settings)
-    ends_of_text(c, vocabulary, read_json(folder / "generation_config.json", False))
+    ends_of_text(c, vocabulary, generation)
     vocabulary.chat_template = chat_template(folder, settings)
     first, last = vocabulary.around or (None, None)
     if first is not None and vocabulary.id_of(first) != vocabulary.ids.get("bos"):
