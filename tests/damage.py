@@ -318,9 +318,8 @@ def types():
                  "f32": f32(right), "f64": f64(right), "bool": bool_(right != 0)}
         for kind, data in wrong.items():
             yield one(f"{key}: {kind}", GOOD.pair(key, data), where, key, "type")
-        below = (RUNS,) if key in IDS else (where, key, "-1")           # an id of -1 is none
-        for kind, make in SIGNED.items():
-            yield one(f"{key}: {CODES[kind]} -1", GOOD.pair(key, make(-1)), *below)
+        for kind, make in SIGNED.items():               # an id of -1 is none
+            yield one(f"{key}: {CODES[kind]} -1", GOOD.pair(key, make(-1)), RUNS if key in IDS else where)
         for kind, make in (UNSIGNED | SIGNED).items():
             yield one(f"{key}: {CODES[kind]} {right}", GOOD.pair(key, make(right)), SAME)
     for key, right in (("general.architecture", "llama"), ("tokenizer.ggml.model", "llama"),
@@ -344,9 +343,8 @@ def types():
         yield one(f"{key} = 255", GOOD.pair(key, bool_(255)), EITHER)
         yield one(f"{key} = 0", GOOD.pair(key, bool_(0)), RUNS)
         yield one(f"{key} = 1", GOOD.pair(key, bool_(1)), SAME)
-    for key, items in (("tokens", "array of string"), ("scores", "array of numbers"),
-                       ("token_type", "array of numbers")):
-        key = "tokenizer.ggml." + key
+    for name in ("tokens", "scores", "token_type"):
+        key, items = "tokenizer.ggml." + name, "array of " + ("string" if name == "tokens" else "numbers")
         arrays = struct.pack("<IIQ", ARRAY, ARRAY, N) + struct.pack("<IQ", U8, 0) * N
         for kind, data in {"u32": u32(N), "string": text("abc"), "array of bool": array(BOOL, [1] * N),
                            "array of arrays": arrays}.items():
