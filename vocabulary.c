@@ -93,7 +93,7 @@ static const char *take_pieces(Vocabulary *v, Reader *r, int size) {
         if (text.size > MOST_LENGTH)
             return complain("token %d has %zu bytes; at most %d are possible", id, text.size, MOST_LENGTH);
         if (!(type >= 0 && type <= 6) || type != (int)type)
-            return complain("token %d has the type %g; 0 to 6 are known", id, type);
+            return complain("token %d has the type %.15g; 0 to 6 are known", id, type);
         *p = (Piece){ text.data, (int)text.size, 0, kinds[(int)type] };
         if (scores) p->score = (float)take_number(&score, scores->item_type, score_size);
         if (!isfinite(p->score))

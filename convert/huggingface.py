@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from .files import (MAX_DIM, MAX_INT, MAX_LAYERS, MAX_VOCAB, expect, expect_number, find, find_shard,
                     max_bytes, parse_json, read_json, read_text)
 from .model import Model, Refused, computed, note, pairs_from_halves, stored
-from .vocabulary import (UNKNOWN, added_tokens, expect_token, read_sentencepiece, read_tokenizer_json,
-                         tokens_around)
+from .vocabulary import (BYTE, NORMAL, UNKNOWN, UNUSED, added_tokens, expect_token, note_what_is_around,
+                         read_sentencepiece, read_tokenizer_json, tokens_around)
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama",
                  "StableLmForCausalLM": "stablelm"}
@@ -320,10 +320,12 @@ def read_tokens(c, folder, settings, rows):
     if data:
         added = [(t["id"], t["content"], t.get("special", False)) for t in added_tokens(path, data)]
         vocabulary.around = tokens_around(data.get("post_processor"))
+        note_what_is_around(path, added_tokens(path, data))
     else:
         decoder = expect(folder, "added_tokens_decoder", settings.get("added_tokens_decoder") or {}, dict)
         added = [(int(id) if id.isdecimal() and len(id) < 10 else id, t["content"], t.get("special", False))
                  for id, t in decoder.items() if expect_token(folder, t)]
+        note_what_is_around(folder, decoder.values())
         known = {text for _, text, _ in added}
         more = read_json(folder, "added_tokens.json", False, rows)
         added += [(id, text, False) for text, id in more.items() if text not in known]
@@ -342,6 +344,20 @@ def chat_template(folder, settings):
                  if expect(folder, "a chat_template", one, dict)}
     found = found.get("default") if isinstance(found, dict) else found
     return found and expect(folder, "chat_template", found, str)
+
+
+def leave_out_defaults(vocabulary, settings, files):
+    """`transformers` writes 1 and 2 as BOS and EOS of any Llama, but where SentencePiece was trained without
+    them, ordinary tokens stand there."""
+    for name, usual in (("bos", 1), ("eos", 2)):
+        ordinary = usual < len(vocabulary.types) and vocabulary.types[usual] in (NORMAL, UNUSED, BYTE)
+        if vocabulary.kind != "llama" or not ordinary or settings.get(f"{name}_token"):
+            continue
+        for path, values in files:
+            if values.get(f"{name}_token_id") == usual:
+                del values[f"{name}_token_id"]
+                note(f"{path}: {name}_token_id is {usual}, and that is an ordinary token, "
+                     f"{vocabulary.tokens[usual]!r}: it is left out")
 
 
 def special_ids(c, vocabulary, settings):
@@ -389,8 +405,11 @@ def read_vocabulary(c, folder, rows):
     settings = read_json(folder, "special_tokens_map.json", False, rows)
     settings |= read_json(folder, "tokenizer_config.json", False, rows)
     vocabulary = read_tokens(c, folder, settings, rows)
+    generation = read_json(folder, "generation_config.json", False)
+    files = [(c.path, c.values), (folder / "generation_config.json", generation)]
+    leave_out_defaults(vocabulary, settings, files)
     special_ids(c, vocabulary, settings)
-    ends_of_text(c, vocabulary, read_json(folder, "generation_config.json", False))
+    ends_of_text(c, vocabulary, generation)
     vocabulary.chat_template = chat_template(folder, settings)
     first, last = vocabulary.around or (None, None)
     if first is not None and vocabulary.id_of(first) != vocabulary.ids.get("bos"):

@@ -16,7 +16,7 @@ from .gguf_files import Progress, check_room, encoded
 from .huggingface import LAYER_NAMES, TOP_NAMES, llama3_factors
 from .model import Refused, computed, halves_from_pairs
 from .patterns import PATTERNS
-from .vocabulary import BYTE, CONTROL, MAX_WORK, NORMAL, SPACE, UNKNOWN, UNUSED, USER
+from .vocabulary import BYTE, CONTROL, MAX_WORK, NORMAL, REMOVE_SPACES, SPACE, UNKNOWN, UNUSED, USER
 
 DTYPES = {Type.F32: ("F32", "float32", 4), Type.F16: ("F16", "float16", 2),
           Type.BF16: ("BF16", "bfloat16", 2)}
@@ -234,7 +234,8 @@ def sentencepiece_json(model, tokens, types):
     decoder = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"},
                {"type": "Fuse"}]
     decoder += [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if space else []
-    normalizer = [{"type": "Prepend", "prepend": SPACE}] if space else []
+    normalizer = [*REMOVE_SPACES] if model.get("tokenizer.ggml.remove_extra_whitespaces", False) else []
+    normalizer += [{"type": "Prepend", "prepend": SPACE}] if space else []
     normalizer += [{"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
     scores = model.need("tokenizer.ggml.scores")
     return {"normalizer": {"type": "Sequence", "normalizers": normalizer}, "pre_tokenizer": None,

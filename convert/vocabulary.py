@@ -19,6 +19,8 @@ from .patterns import GPT2, PATTERNS
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = (int(TokenType(kind)) for kind in range(1, 7))
 SPACE = "\u2581"            # how SentencePiece writes one
+REMOVE_SPACES = [{"type": "Replace", "pattern": {"Regex": "^ +| +$"}, "content": ""},
+                 {"type": "Replace", "pattern": {"Regex": " +"}, "content": " "}]
 BYTE_FORM = re.compile("<0x[0-9A-Fa-f]{2}>")
 MAX_LENGTH = 65535          # of a token, in bytes
 MAX_HOLES = 65535           # ids without a token, of which a tokenizer leaves some and an embedding has more
@@ -65,7 +67,8 @@ class Vocabulary:
             keys["tokenizer.ggml.merges"] = self.merges
         names = {"bos": "bos", "eos": "eos", "eot": "eot", "eom": "eom", "unk": "unknown", "pad": "padding"}
         keys |= {f"tokenizer.ggml.{names[name]}_token_id": id for name, id in self.ids.items()}
-        keys |= {"tokenizer.ggml.add_bos_token": self.add_bos, "tokenizer.ggml.add_eos_token": self.add_eos}
+        keys["tokenizer.ggml.add_bos_token"] = self.add_bos and "bos" in self.ids
+        keys["tokenizer.ggml.add_eos_token"] = self.add_eos
         if self.kind == "llama":
             keys["tokenizer.ggml.add_space_prefix"] = self.add_space
             keys["tokenizer.ggml.remove_extra_whitespaces"] = self.remove_spaces
@@ -301,11 +304,19 @@ def read_tokenizer_json(path, data, stablelm):
     else:
         vocabulary = byte_level_from_json(path, data, tokens, types, merges, stablelm)
     vocabulary.add_tokens((token["id"], token["content"], token.get("special", False)) for token in added)
-    for token in added:
-        if not token.get("special") and any(token.get(key) for key in ("lstrip", "rstrip", "single_word")):
-            note(f"{path}: {token['content']!r} takes the space around it there, and does not here")
+    note_what_is_around(path, added)
     vocabulary.around = tokens_around(data.get("post_processor"))
     return vocabulary
+
+
+def note_what_is_around(path, added):
+    """A GGUF file has no place for what an added token asks of the text beside it."""
+    for flags, what in ((("lstrip", "rstrip"), "takes the blanks beside it"),
+                        (("single_word",), "is not found inside a word")):
+        found = [token["content"] for token in added if any(token.get(flag) for flag in flags)]
+        if found:
+            more = f" (as {len(found) - 1} more)" if len(found) > 1 else ""
+            note(f"{path}: {found[0]!r}{more} {what} there, and not so here")
 
 
 def byte_level_from_json(path, data, tokens, types, merges, stablelm):
@@ -340,7 +351,8 @@ def sentencepiece_from_json(path, data, tokens, types, merges, special):
     check_ways(path, normal, set(merges))
     rank = rank_groups(path, merges)
     scores = [-float(rank.get(token, len(merges) + id)) for id, token in enumerate(tokens)]
-    return Vocabulary("llama", tokens, types, scores, add_space=puts_space(path, data, tokens))
+    return Vocabulary("llama", tokens, types, scores, add_space=puts_space(path, data, tokens),
+                      remove_spaces=steps_of(data.get("normalizer"), "normalizers")[:2] == REMOVE_SPACES)
 
 
 def check_ways(path, normal, merges):
@@ -378,6 +390,8 @@ def puts_space(path, data, tokens):
     for step in steps_of(data.get("normalizer"), "normalizers"):
         if step["type"] == "Prepend" and step["prepend"] in (SPACE, " "):
             space = True
+        elif step in REMOVE_SPACES:
+            continue
         elif step["type"] == "Replace" and step["pattern"] == {"String": " "} and step["content"] == SPACE:
             written = True
         else:

@@ -221,8 +221,8 @@ def types():
                  "f32": f32(right), "f64": f64(right), "bool": bool_(right != 0)}
         for kind, data in wrong.items():
             yield one(f"{key}: {kind}", GOOD.pair(key, data), where, key, "type")
-        for kind, make in SIGNED.items():
-            yield one(f"{key}: {CODES[kind]} -1", GOOD.pair(key, make(-1)), where, key, "-1")
+        for kind, make in SIGNED.items():               # an id of -1 is none
+            yield one(f"{key}: {CODES[kind]} -1", GOOD.pair(key, make(-1)), RUNS if key in IDS else where)
         for kind, make in (UNSIGNED | SIGNED).items():
             yield one(f"{key}: {CODES[kind]} {right}", GOOD.pair(key, make(right)), SAME)
     for key, right in (("general.architecture", "llama"), ("tokenizer.ggml.model", "llama"),
@@ -246,14 +246,15 @@ def types():
         yield one(f"{key} = 255", GOOD.pair(key, bool_(255)), EITHER)
         yield one(f"{key} = 0", GOOD.pair(key, bool_(0)), RUNS)
         yield one(f"{key} = 1", GOOD.pair(key, bool_(1)), SAME)
-    for key, items in (("tokens", "array of string"), ("scores", "array of f32"),
-                       ("token_type", "array of i32")):
-        key = "tokenizer.ggml." + key
+    for name in ("tokens", "scores", "token_type"):
+        key, items = "tokenizer.ggml." + name, "array of " + ("string" if name == "tokens" else "numbers")
         arrays = struct.pack("<IIQ", ARRAY, ARRAY, N) + struct.pack("<IQ", U8, 0) * N
-        for kind, data in {"u32": u32(N), "string": text("abc"), "array of u8": array(U8, [1] * N),
-                           "array of u64": array(U64, [1] * N), "array of f64": array(F64, [0.0] * N),
+        for kind, data in {"u32": u32(N), "string": text("abc"), "array of bool": array(BOOL, [1] * N),
                            "array of arrays": arrays}.items():
             yield one(f"{key}: {kind}", GOOD.pair(key, data), VOCABULARY, key, items)
+        for kind, data in {"array of u8": array(U8, [1] * N), "array of u64": array(U64, [1] * N),
+                           "array of f64": array(F64, [0.0] * N)}.items():
+            yield one(f"{key}: {kind}", GOOD.pair(key, data), RUNS if "numbers" in items else VOCABULARY)
 
 
 def hyperparameters():
@@ -359,10 +360,9 @@ def vocabulary():
 
     for what in ("bos", "eos", "eot", "eom", "unknown", "padding", "separator", "seperator"):
         key = f"tokenizer.ggml.{what}_token_id"
-        for id in (N, 2**31 - 1, 2**31, 2**32 - 2):
-            yield one(f"{what} = {id}", GOOD.pair(key, u32(id)), VOCABULARY, key, id)
-        none = EITHER if what in ("bos", "eos", "eot", "eom") else SAME
-        yield one(f"{what} = 2^32 - 1, none", GOOD.pair(key, u32(2**32 - 1)), none)
+        none = RUNS if what in ("bos", "eos", "eot", "eom") else SAME
+        for id in (N, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1):          # left out; the last: none
+            yield one(f"{what} = {id}", GOOD.pair(key, u32(id)), none)
         yield one(f"{what} = {N - 1}, the last", GOOD.pair(key, u32(N - 1)), SAME if none == SAME else RUNS)
     for key, items, type in ((scores, [0.0] * N, F32), (kinds, TYPES, I32)):
         for n in (0, 1, N - 1, N + 1):

@@ -11,14 +11,17 @@ import gguf
 import pytest
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from conftest import ROOT
-from hub_models import TEXT, train_byte_level
+from hub_models import TEXT, export, train_byte_level
 from test_words import TEXTS as WORDS, random_text
 
 from convert.gguf_files import add_keys, read_gguf, write_gguf
 from convert.model import Model
-from convert.vocabulary import NORMAL, UNUSED, USER, read_sentencepiece
+from convert.to_huggingface import sentencepiece_json
+from convert.vocabulary import NORMAL, UNUSED, USER, read_sentencepiece, sentencepiece_from_json
 
 
 def write_keys(path, keys):
@@ -100,6 +103,58 @@ def test_switches(on, trained, ids, tmp_path):
     mixed = ["".join(source.choice(pieces) for _ in range(500)) for _ in range(3)]
     for text in [*TEXTS, random_text(source, 500), *mixed]:
         assert ids(path, text) == library.encode(text), text
+
+
+@pytest.mark.parametrize("add_dummy_prefix", [False, True])
+def test_spaces_in_a_tokenizer_json(add_dummy_prefix, trained, tmp_path):
+    """The way back: what the library removes is removed there as well, and is read from there."""
+    model = switched(trained(True, False, False), False, add_dummy_prefix, True)
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    keys = read_sentencepiece(tmp_path / "tokenizer.model").keys(500)
+    tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
+    data = sentencepiece_json(Model(keys), tokens, types)
+    data["model"]["vocab"] = {token: id for id, token in enumerate(tokens)}
+    tokenizer = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], **data}))
+    library = sentencepiece.SentencePieceProcessor(model_proto=model)
+    for text in TEXTS:
+        if "\u2581" not in text and "<" not in text:
+            assert tokenizer.encode(text).ids == library.encode(text), text
+    vocabulary = sentencepiece_from_json("tokenizer.json", data, tokens, types, [
+        tuple(merge) for merge in data["model"]["merges"]], {"<unk>", "<s>", "</s>"})
+    assert (vocabulary.remove_spaces, vocabulary.add_space) == (True, add_dummy_prefix)
+
+
+def folder_without_ends(folder, trained):
+    """A Llama as `transformers` saves it, its tokenizer trained without BOS and EOS."""
+    LlamaForCausalLM(LlamaConfig(vocab_size=500, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+                                 num_attention_heads=2)).save_pretrained(folder)
+    (folder / "tokenizer.model").write_bytes(trained(True, True, False))
+    return folder
+
+
+def test_exported_without_ends(trained, tmp_path):
+    """The 1 and 2 that `transformers` writes for any Llama are left out, and that is told."""
+    folder = folder_without_ends(tmp_path / "folder", trained)
+    outcome = export(folder, "-o", tmp_path / "out.gguf")
+    assert outcome.status == 0, outcome
+    keys = read_gguf(tmp_path / "out.gguf").keys
+    assert not {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"} & keys.keys()
+    assert keys["tokenizer.ggml.add_bos_token"].value is False
+    assert "bos_token_id is 1" in outcome.stderr and "eos_token_id is 2" in outcome.stderr
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_what_added_tokens_ask_of_the_text(flag, special, trained, tmp_path):
+    """There is no place for that in GGUF: it is told, whichever file says so."""
+    folder = folder_without_ends(tmp_path / "folder", trained)
+    token = {"content": "<mark>", "special": special, flag: True}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"499": token}}))
+    assert "'<mark>'" in export(folder, "-o", tmp_path / "out.gguf").stderr
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [token | {"id": 499}],
+                                                       "model": {"byte_fallback": True}}))
+    assert "'<mark>'" in export(folder, "-o", tmp_path / "out.gguf").stderr
 
 
 # ---------------------------------------------------------------------------- token types
