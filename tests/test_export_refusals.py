@@ -309,7 +309,7 @@ def outcomes():
 
 @pytest.mark.parametrize("name", hostile.CASES)
 def test_hostile_folder(name, outcomes):
-    """One line within a second (a start takes another half) and 200 MB, nothing left, nothing outside read."""
+    """One line within a second (a start takes half of one) and 200 MB; nothing left, nothing outside read."""
     found = outcomes[name]
     assert found["status"] == 0, "it ended by a signal"
     said = found["said"]
@@ -332,8 +332,8 @@ def test_what_they_are_spoiled_from_is_good(sentencepiece, tmp_path):
     for source in (cache / "blobs", folder):
         outcome = export(source, "-o", tmp_path / "out.gguf")
         assert (outcome.status, outcome.stderr) == (0, ""), outcome
-        size = (tmp_path / "out.gguf").stat().st_size / 1e6
-        said = f"{tmp_path}/out.gguf: llama, 2 layers, 21 tensors, 259 tokens, {size:.1f} MB\n"
+        size = (tmp_path / "out.gguf").stat().st_size / 1000
+        said = f"{tmp_path}/out.gguf: llama, 2 layers, 259 tokens, 21 tensors, {size:.1f}kB\n"
         assert outcome.stdout == said.encode()
         (tmp_path / "out.gguf").unlink()
     (cache / "blobs").rename(tmp_path / "elsewhere")
