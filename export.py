@@ -108,7 +108,8 @@ def size_of(path):
 
 
 def say_what_was_written(path, model):
-    tokens = len(model.get("tokenizer.ggml.tokens", []))
+    tokens = model.get("tokenizer.ggml.tokens")
+    tokens = len(tokens) if isinstance(tokens, list) else 0
     print(printable(f"{path}: {model.architecture}, {model.need('*.block_count')} layers, {tokens} tokens, "
                     f"{len(model.tensors)} tensors, {tqdm.format_sizeof(size_of(path))}B"))
 

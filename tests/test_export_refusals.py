@@ -23,6 +23,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import damage
 import hostile
 import make_models
 from conftest import ROOT, Outcome
@@ -318,6 +319,19 @@ def test_hostile_folder(name, outcomes):
     assert (found["stdout"], found["stderr"], found["left"], found["outside"]) == ("", "", [], [])
     assert hostile.SECRET not in said and "something in it is not as it should be" not in said
     assert found["seconds"] < 1 and found["bytes"] < 200e6
+
+
+def test_damaged_gguf(tmp_path):
+    """Every way that damage.py spoils a file: in one line, or it is legal."""
+    for case in damage.cases():
+        (tmp_path / "a.gguf").write_bytes(case.data)
+        outcome = export(tmp_path / "a.gguf", "-o", tmp_path / "out.gguf")
+        if outcome.status:
+            check_refused(outcome, tmp_path, "a.gguf")
+            assert outcome.stderr.removesuffix("\n").isprintable(), (case.name, outcome)
+            assert "something in it is not" not in outcome.stderr, (case.name, outcome)
+        else:
+            (tmp_path / "out.gguf").unlink()
 
 
 @pytest.mark.parametrize("sentencepiece", [True, False])

@@ -3,17 +3,19 @@
     python tests/fuzz/fuzz_export.py CORPUS [-max_total_time=60 ...]    by atheris, with the options of libFuzzer
     python tests/fuzz/fuzz_export.py --replay CORPUS                    each input once, without atheris
     python tests/fuzz/fuzz_export.py --seeds CORPUS                     good files, and hostile.py's where small
+    python tests/fuzz/fuzz_export.py --minimize CORPUS FROM...          those that show a step no smaller one does
 
-The first byte of an input says which file the rest is.
+The first byte of an input says which file the rest is. A step is from one line of convert/ to another.
 """
 
+import hashlib
 import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-if len(sys.argv) > 2 and sys.argv[1] in ("--replay", "--seeds"):
+if len(sys.argv) > 2 and sys.argv[1] in ("--replay", "--seeds", "--minimize"):
     import hostile  # noqa: E402
 else:
     import atheris
@@ -89,11 +91,42 @@ def write_seeds(target, corpus):
         (corpus / f"{i:04}").write_bytes(data)
 
 
+def steps(target, data):
+    found, last = set(), {}
+
+    def watch(frame, event, _):
+        if "/convert/" not in frame.f_code.co_filename:
+            return None
+        found.add((frame.f_code, last.get(frame), frame.f_lineno))
+        last[frame] = frame.f_lineno
+        return watch
+
+    sys.settrace(watch)
+    try:
+        target(data)
+    finally:
+        sys.settrace(None)
+    return found
+
+
+def minimize(target, corpus, folders):
+    corpus.mkdir(parents=True, exist_ok=True)
+    inputs = {path.read_bytes() for folder in folders for path in Path(folder).iterdir()}
+    known = set()
+    for data in sorted(inputs, key=lambda data: (len(data), data)):
+        new = steps(target, data) - known
+        if new:
+            known |= new
+            (corpus / hashlib.sha1(data).hexdigest()[:16]).write_bytes(data)
+
+
 def main():
     with TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as root:
         target = Target(Path(root))
         if sys.argv[1] == "--seeds":
             write_seeds(target, Path(sys.argv[2]))
+        elif sys.argv[1] == "--minimize":
+            minimize(target, Path(sys.argv[2]), sys.argv[3:])
         elif sys.argv[1] == "--replay":
             inputs = sorted(Path(sys.argv[2]).iterdir())
             for path in inputs:

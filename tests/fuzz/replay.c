@@ -10,11 +10,11 @@
 __attribute__((weak)) int LLVMFuzzerInitialize(int *argc, char ***argv);   // which not every target has
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { MAX_INPUT = 1 << 20 };
+enum { MAX_BYTES = 1 << 20 };
 
 // The bytes are on the heap, and no more of them than there are, so that a sanitizer sees who reads beyond.
 static bool replay(const char *path) {
-    static uint8_t buffer[MAX_INPUT];
+    static uint8_t buffer[MAX_BYTES];
     FILE *file = fopen(path, "rb");
     if (!file) return false;
     size_t size = fread(buffer, 1, sizeof buffer, file);
