@@ -179,7 +179,7 @@ fuzz: .venv/ready
 	    > build/fuzz/fuzz_export.log 2>&1 || { tail -n 30 build/fuzz/fuzz_export.log; exit 1; }
 	@tail -n 1 build/fuzz/fuzz_export.log
 
-# The corpora are small: a fuzzer's -merge=1 has kept one input for each branch. A sanitizer may look on.
+# The corpora are small: -set_cover_merge=1 -use_counters=0 has kept one input for each branch. A sanitizer may look.
 $(BUILD)/$(NORM)/%.replay: tests/fuzz/%.c tests/fuzz/replay.c $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) $^ -o $@ -lm -lpthread

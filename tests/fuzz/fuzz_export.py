@@ -1,9 +1,9 @@
-"""fuzz_export.py - any bytes as a file that export.py reads: refused in a sentence, or written as what it can read.
+"""fuzz_export.py - any bytes as a file that export.py reads: refused in a sentence, or written and read back.
 
-    python tests/fuzz/fuzz_export.py CORPUS [-max_total_time=60 ...]    by atheris, with the options of libFuzzer
+    python tests/fuzz/fuzz_export.py CORPUS [-max_total_time=60 ...]    by atheris, with libFuzzer's options
     python tests/fuzz/fuzz_export.py --replay CORPUS                    each input once, without atheris
-    python tests/fuzz/fuzz_export.py --seeds CORPUS                     good files, and hostile.py's where small
-    python tests/fuzz/fuzz_export.py --minimize CORPUS FROM...          those that show a step no smaller one does
+    python tests/fuzz/fuzz_export.py --seeds CORPUS                     good files, and small hostile ones
+    python tests/fuzz/fuzz_export.py --minimize CORPUS FROM...          those with a step no smaller one has
 
 The first byte of an input says which file the rest is. A step is from one line of convert/ to another.
 """
@@ -28,10 +28,10 @@ from convert.gguf_files import read_gguf, write_gguf  # noqa: E402
 from convert.model import Refused, notes, printable  # noqa: E402
 from export import read_path  # noqa: E402
 
-FILES = ["bytes/config.json", "bytes/tokenizer.json", "bytes/tokenizer_config.json", "bytes/generation_config.json",
-         "bytes/model.safetensors", "pieces/tokenizer.model", "pieces/tokenizer_config.json",
-         "pieces/added_tokens.json", "shards/model.safetensors.index.json", "a.gguf", "llama2c/a.bin",
-         "llama2c/tokenizer.bin"]
+FILES = ["bytes/config.json", "bytes/tokenizer.json", "bytes/tokenizer_config.json",
+         "bytes/generation_config.json", "bytes/model.safetensors", "pieces/tokenizer.model",
+         "pieces/tokenizer_config.json", "pieces/added_tokens.json", "shards/model.safetensors.index.json",
+         "a.gguf", "llama2c/a.bin", "llama2c/tokenizer.bin"]
 MOST = 20_000               # bytes of a seed
 
 
