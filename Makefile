@@ -13,7 +13,8 @@
 # make peers                 the same with llama.cpp, which it sets up
 # make bench                 how fast, beside llama.cpp and the machine's limits; BENCH="--shape 1.1B": options
 # make coverage              which branches of the readers the tests take (needs gcc)
-# make fuzz SECONDS=60       throw bytes at the readers, each target for so long (needs clang)
+# make fuzz SECONDS=60       throw bytes at the readers, each target for so long (needs clang; atheris for Python's)
+# make replay                what fuzzing has found so far, once through every target
 # options, in any combination: OPENMP=1   SANITIZE=address,undefined   CC=clang   CFLAGS=...
 CC     ?= cc
 NORM   ?= rmsnorm
@@ -126,6 +127,7 @@ test:
 	@sh tests/test_layers.sh
 	@$(PYTHON) tests/follow_add_a_norm.py -s
 	@$(MAKE) --no-print-directory PYTEST=tests pytest
+	@$(MAKE) --no-print-directory replay
 
 test-c: $(NAME) $(TESTS:=.passes)
 
@@ -184,24 +186,44 @@ FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz: .venv/ready
 	@.venv/bin/python tests/fuzz/seeds.py build/fuzz/seeds
 	@$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined CFLAGS=-O1 $(FUZZERS)
+	@.venv/bin/pip install -q --disable-pip-version-check -r tests/fuzz/requirements.txt
+	@mkdir -p build/fuzz/fuzz_export.found && echo "fuzz_export: $(SECONDS) s"
+	@.venv/bin/python tests/fuzz/fuzz_export.py build/fuzz/fuzz_export.found tests/fuzz/corpus/export \
+	    -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=20000 -artifact_prefix=build/fuzz/ \
+	    > build/fuzz/fuzz_export.log 2>&1 || { tail -n 30 build/fuzz/fuzz_export.log; exit 1; }
+	@tail -n 1 build/fuzz/fuzz_export.log
 
 $(FUZZERS): %: $(BUILD)/fuzz/%
 	@mkdir -p build/fuzz/$@.found && echo "$@: $(SECONDS) s"
-	@$< build/fuzz/$@.found build/fuzz/seeds/$(@:fuzz_%=%) -max_total_time=$(SECONDS) -timeout=10 \
-	    -rss_limit_mb=2048 -max_len=65536 -dict=tests/fuzz/gguf.dict -artifact_prefix=build/fuzz/ \
-	    > build/fuzz/$@.log 2>&1 || { tail -n 30 build/fuzz/$@.log; exit 1; }
+	@$< build/fuzz/$@.found build/fuzz/seeds/$(@:fuzz_%=%) tests/fuzz/corpus/$(@:fuzz_%=%) \
+	    -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=65536 -dict=tests/fuzz/gguf.dict \
+	    -artifact_prefix=build/fuzz/ > build/fuzz/$@.log 2>&1 || { tail -n 30 build/fuzz/$@.log; exit 1; }
 	@tail -n 1 build/fuzz/$@.log
 
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -fsanitize=fuzzer $^ -o $@ -lm -lpthread
 
-.venv/ready: tests/requirements.txt requirements.txt
+# The corpora are small: -set_cover_merge=1 -use_counters=0 has kept one input for each branch. A sanitizer may look.
+$(BUILD)/$(NORM)/%.replay: tests/fuzz/%.c tests/fuzz/replay.c $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) $^ -o $@ -lm -lpthread
+
+replay: $(FUZZERS:%=$(BUILD)/$(NORM)/%.replay) .venv/ready
+	@for target in $(FUZZERS); do \
+	    $(BUILD)/$(NORM)/$$target.replay tests/fuzz/corpus/$${target#fuzz_} || { echo "FAILED: $$target"; exit 1; }; \
+	done
+	@.venv/bin/python tests/fuzz/fuzz_export.py --replay tests/fuzz/corpus/export
+
+# Every package has its version and hash (tests/pins.sh). PyPI's torch for Linux asks for 3 GB of CUDA, which no
+# test uses; one for CPUs alone is another file, where pip finds it.
+.venv/ready: tests/requirements.txt tests/torch-cpu.txt tests/torch-pypi.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install -q --disable-pip-version-check -r $<
+	.venv/bin/pip install -q --disable-pip-version-check -r $< -r tests/torch-cpu.txt || \
+	    .venv/bin/pip install -q --disable-pip-version-check -r $< -r tests/torch-pypi.txt
 	@touch $@
 
-.venv-lab/ready: lab/requirements.txt requirements.txt
+.venv-lab/ready: lab/requirements.txt
 	@echo "make ablate installs NumPy, matplotlib, Jinja2, gguf and what they need in .venv-lab: 170 MB, once"
 	$(PYTHON) -m venv .venv-lab
 	.venv-lab/bin/pip install --disable-pip-version-check --no-compile -r $<
@@ -213,6 +235,6 @@ clean:
 
 FORCE:
 .PHONY: FORCE demo ablate smollm2 install test test-c test-norm pytest conformance parity peers bench bench-norm \
-        coverage covered fuzz $(TESTS:=.passes) $(FUZZERS) clean
+        coverage covered fuzz replay $(TESTS:=.passes) $(FUZZERS) clean
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/kernels/*.d $(BUILD)/$(NORM)/*.d)

@@ -20,6 +20,8 @@ import sys
 from pathlib import Path
 
 try:
+    from tqdm import tqdm
+
     from convert.center import center
     from convert.files import check_regular
     from convert.fold import fold
@@ -106,9 +108,10 @@ def size_of(path):
 
 
 def say_what_was_written(path, model):
-    tokens = len(model.get("tokenizer.ggml.tokens", []))
-    print(printable(f"{path}: {model.architecture}, {model.need('*.block_count')} layers, "
-                    f"{len(model.tensors)} tensors, {tokens} tokens, {size_of(path) / 1e6:.1f} MB"))
+    tokens = model.get("tokenizer.ggml.tokens")
+    tokens = len(tokens) if isinstance(tokens, list) else 0
+    print(printable(f"{path}: {model.architecture}, {model.need('*.block_count')} layers, {tokens} tokens, "
+                    f"{len(model.tensors)} tensors, {tqdm.format_sizeof(size_of(path))}B"))
 
 
 def check(options, model):

@@ -13,7 +13,7 @@ import stat
 
 from .model import Refused
 
-MAX_DIM, MAX_LAYERS, MAX_VOCAB = 1 << 20, 1 << 16, 1 << 24
+MAX_DIM, MAX_LAYERS, MAX_VOCAB = 1 << 20, 1 << 12, 1 << 24
 MAX_INT = (1 << 31) - 1
 KINDS = {str: "a text", int: "a whole number", float: "a number", dict: "an object", list: "a list",
          bool: "true or false"}

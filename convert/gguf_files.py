@@ -108,7 +108,7 @@ def read_header(path, data):
         keys[key] = cursor.value()
     tensors = [cursor.tensor() for _ in range(n_tensors)]
     alignment = keys.pop("general.alignment", GGUFValue(32, None)).value
-    expect_number(path, "general.alignment", alignment, 1, MAX_DIM)
+    alignment = expect_number(path, "general.alignment", alignment, 1, MAX_DIM)
     return keys, tensors, -(-cursor.at // alignment) * alignment
 
 

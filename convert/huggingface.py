@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from .files import (MAX_DIM, MAX_INT, MAX_LAYERS, MAX_VOCAB, expect, expect_number, find, find_shard,
                     max_bytes, parse_json, read_json, read_text)
 from .model import Model, Refused, computed, note, pairs_from_halves, stored
-from .vocabulary import (BYTE, NORMAL, UNKNOWN, UNUSED, added_tokens, expect_token, note_what_is_around,
+from .vocabulary import (BYTE, NORMAL, UNKNOWN, UNUSED, added_tokens, check_added, note_what_is_around,
                          read_sentencepiece, read_tokenizer_json, tokens_around)
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama",
@@ -318,13 +318,14 @@ def read_tokens(c, folder, settings, rows):
         raise Refused(f"{folder}: no tokenizer; tokenizer.json or tokenizer.model is expected")
     vocabulary = read_sentencepiece(as_model, rows)
     if data:
-        added = [(t["id"], t["content"], t.get("special", False)) for t in added_tokens(path, data)]
+        added = [(t.get("id"), t["content"], t.get("special", False)) for t in added_tokens(path, data)]
         vocabulary.around = tokens_around(data.get("post_processor"))
         note_what_is_around(path, added_tokens(path, data))
     else:
         decoder = expect(folder, "added_tokens_decoder", settings.get("added_tokens_decoder") or {}, dict)
+        check_added(folder, decoder.values())
         added = [(int(id) if id.isdecimal() and len(id) < 10 else id, t["content"], t.get("special", False))
-                 for id, t in decoder.items() if expect_token(folder, t)]
+                 for id, t in decoder.items()]
         note_what_is_around(folder, decoder.values())
         known = {text for _, text, _ in added}
         more = read_json(folder, "added_tokens.json", False, rows)

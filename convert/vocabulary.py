@@ -256,16 +256,19 @@ def tokens_around(processor):
     return None, None
 
 
-def expect_token(path, token):
-    """An object with a text."""
-    return expect(path, "an added token", token, dict) and \
-        expect(path, "the content of an added token", token.get("content"), str) and token
+def check_added(path, tokens):
+    """Objects with a text; add_tokens looks at their ids."""
+    for token in tokens:
+        expect(path, "an added token", token, dict)
+        if not expect(path, "the content of an added token", token.get("content"), str):
+            raise Refused(f"{path}: an added token is an empty text")
 
 
 def added_tokens(path, data):
-    """Those of a tokenizer.json: objects with an id and a text."""
+    """Those of a tokenizer.json."""
     added = expect(path, "added_tokens", data.get("added_tokens") or [], list)
-    return [{"id": None, **token} for token in added if expect_token(path, token)]
+    check_added(path, added)
+    return added
 
 
 def check_tokens(path, model):
@@ -303,7 +306,7 @@ def read_tokenizer_json(path, data, stablelm):
         vocabulary = sentencepiece_from_json(path, data, tokens, types, merges, special)
     else:
         vocabulary = byte_level_from_json(path, data, tokens, types, merges, stablelm)
-    vocabulary.add_tokens((token["id"], token["content"], token.get("special", False)) for token in added)
+    vocabulary.add_tokens((token.get("id"), token["content"], token.get("special", False)) for token in added)
     note_what_is_around(path, added)
     vocabulary.around = tokens_around(data.get("post_processor"))
     return vocabulary

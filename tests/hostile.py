@@ -144,7 +144,7 @@ for key in SIZES:
 for key in ("rms_norm_eps", "rope_theta", "partial_rotary_factor"):
     for text in [*NO_NUMBERS, "1e300"]:
         add(f"config {key} {text[:20]}", changed("config.json", key, text=text))
-for text in ("1", "3", "65536"):
+for text in ("1", "3", "4096", "65536"):
     add(f"config num_hidden_layers {text}", changed("config.json", "num_hidden_layers", text=text))
 for text in NO_NUMBERS:
     add(f"rope linear {text[:20]}", changed("config.json", "rope_scaling", text=LINEAR % text))
@@ -290,7 +290,7 @@ TOKEN = "tokenizer.json"
 for text in NO_IDS:
     add(f"added id {text[:20]}", changed(TOKEN, "added_tokens", 0, "id", text=text))
     add(f"vocab id {text[:20]}", changed(TOKEN, "model", "vocab", "ab", text=text))
-for text in ("5", "null", "[]", '"%s"' % ("a" * 100_000), "{}"):
+for text in ("5", "null", "[]", '""', '"%s"' % ("a" * 100_000), "{}"):
     add(f"added content {text[:20]}", changed(TOKEN, "added_tokens", 0, "content", text=text))
 add("vocab of a long token", changed(TOKEN, "model", "vocab", "a" * 100_000, text="256"))
 add("vocab of one id twice", changed(TOKEN, "model", "vocab", "abc", text="5"))
@@ -300,6 +300,8 @@ for key in ("model", "added_tokens", "pre_tokenizer", "normalizer", "post_proces
 for key in ("vocab", "merges"):
     for text in ("5", '"x"', "[5]", "[[]]", '[["a", "b", "c"]]', "null", '{"a": {}}'):
         add(f"tokenizer model {key} {text}", changed(TOKEN, "model", key, text=text))
+for text in ("{}", '{"content": "a"}', '{"id": 5}', "null"):
+    add(f"added token {text}", changed(TOKEN, "added_tokens", 0, text=text))
 nested = '{"type": "Sequence", "pretokenizers": [' * 400 + "]}" * 400
 add("steps nested", changed(TOKEN, "pre_tokenizer", text=nested))
 long = json.dumps({"a" * n: i for i, n in enumerate(range(1, 40_000, 231))})

@@ -23,6 +23,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import damage
 import hostile
 import make_models
 from conftest import ROOT, Outcome
@@ -320,6 +321,19 @@ def test_hostile_folder(name, outcomes):
     assert found["seconds"] < 1 and found["bytes"] < 200e6
 
 
+def test_damaged_gguf(tmp_path):
+    """Every way that damage.py spoils a file: in one line, or it is legal."""
+    for case in damage.cases():
+        (tmp_path / "a.gguf").write_bytes(case.data)
+        outcome = export(tmp_path / "a.gguf", "-o", tmp_path / "out.gguf")
+        if outcome.status:
+            check_refused(outcome, tmp_path, "a.gguf")
+            assert outcome.stderr.removesuffix("\n").isprintable(), (case.name, outcome)
+            assert "something in it is not" not in outcome.stderr, (case.name, outcome)
+        else:
+            (tmp_path / "out.gguf").unlink()
+
+
 @pytest.mark.parametrize("sentencepiece", [True, False])
 def test_what_they_are_spoiled_from_is_good(sentencepiece, tmp_path):
     """As a folder, and as the hub's cache keeps it: with links to where the files are."""
@@ -332,8 +346,8 @@ def test_what_they_are_spoiled_from_is_good(sentencepiece, tmp_path):
     for source in (cache / "blobs", folder):
         outcome = export(source, "-o", tmp_path / "out.gguf")
         assert (outcome.status, outcome.stderr) == (0, ""), outcome
-        size = (tmp_path / "out.gguf").stat().st_size / 1e6
-        said = f"{tmp_path}/out.gguf: llama, 2 layers, 21 tensors, 259 tokens, {size:.1f} MB\n"
+        size = (tmp_path / "out.gguf").stat().st_size / 1000
+        said = f"{tmp_path}/out.gguf: llama, 2 layers, 259 tokens, 21 tensors, {size:.1f}kB\n"
         assert outcome.stdout == said.encode()
         (tmp_path / "out.gguf").unlink()
     (cache / "blobs").rename(tmp_path / "elsewhere")
