@@ -48,7 +48,7 @@ long read_line(char **line, size_t *room, FILE *f) {
 
 // ---------------------------------------------------------------------------- walking bytes
 
-size_t size_times(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
+size_t size_times(uint64_t a, uint64_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : (size_t)(a * b); }
 
 const void *take(Cursor *c, size_t bytes) {
     if (c->failed || bytes > c->left) {

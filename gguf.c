@@ -115,7 +115,7 @@ static const char *take_tensor(GgufTensor *t, Cursor *in, uint64_t alignment) {
         if (t->shape[i] < 1 || t->shape[i] > INT64_MAX)
             return complain("tensor %.*s has a dimension of %llu", length, t->name.data,
                             (unsigned long long)t->shape[i]);
-        numbers = size_times(numbers, (size_t)t->shape[i]);
+        numbers = size_times(numbers, t->shape[i]);
     }
     t->n_dims = (int)n;
     uint32_t type = take_u32(in);

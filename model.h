@@ -369,7 +369,7 @@ long read_line(char **line, size_t *room, FILE *f);     // as getline()
 const char *complain(const char *format, ...) __attribute__((format(printf, 1, 2)));    // till the next one
 const char *complain_list(const char *format, va_list arguments);
 const char *what_is(Bytes file);                        // "a web page: ...", or NULL: it has no mark we know
-size_t size_times(size_t a, size_t b);                       // a * b, or SIZE_MAX where that overflows
+size_t size_times(uint64_t a, uint64_t b);              // a * b, or SIZE_MAX where that overflows
 const void *take(Cursor *c, size_t bytes);              // the next bytes, or NULL
 uint32_t take_u32(Cursor *c);
 int32_t take_i32(Cursor *c);

@@ -270,6 +270,7 @@ bool cpu_has_sdot(void) { return false; }
 #endif
 
 #else // ---------------------------------------------------------------------- Windows
+#define BYTE WindowsByte                                // model.h has another BYTE
 #include <windows.h>
 #include <fcntl.h>
 #include <io.h>

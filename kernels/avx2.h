@@ -11,6 +11,7 @@
 
 typedef __m256 Wide;
 #define MULTIPLY_ADD _mm256_fmadd_ps
+INLINE Wide wide(float x) { return _mm256_set1_ps(x); }      // in every lane
 
 // For each of its uses compilers would load it again.
 INLINE Wide in_register(Wide v) { __asm__("" : "+x"(v)); return v; }

@@ -19,7 +19,6 @@ static inline float add_lanes(const float *s) {
 
 typedef uint32_t Bits __attribute__((vector_size(sizeof(Wide))));           // of a Wide: (Bits)v
 
-INLINE Wide wide(float x) { return x - (Wide){ 0 }; }                       // in every lane
 INLINE Wide choose(Bits where, Wide a, Wide b) { return (Wide)(((Bits)a & where) | ((Bits)b & ~where)); }
 
 // The numbers at x, of which n are there: the others are zeros, and are not written.

@@ -15,6 +15,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 typedef float Wide __attribute__((vector_size(16)));    // a register of floats
+INLINE Wide wide(float x) { return (Wide){ x, x, x, x }; }      // in every lane
 INLINE Wide in_register(Wide v) { return v; }           // a set may forbid to load it for each use again
 INLINE double total(Wide v) { return ((double)v[0] + v[2]) + ((double)v[1] + v[3]); }
 INLINE float largest_lane(Wide v) {
@@ -34,7 +35,7 @@ enum { LANE = sizeof(Wide) / sizeof(float), SUMS = LANE < 16 ? 8 : 4, STEP = SUM
 INLINE Wide away(const float *x, float center) {
     Wide v;
     memcpy(&v, x, sizeof v);
-    return in_register(v - center);
+    return in_register(v - wide(center));
 }
 
 // n: a multiple of STEP, at most SHORT.
@@ -125,7 +126,7 @@ enum { AHEAD = 1024 };
 INLINE int normalize_steps(float *out, const float *x, const float *minus, int parts, float scale,
                            bool scale_last, const float *weight, const float *bias, bool biased, int n) {
     enum { FOUR = 4 * LANE };
-    Wide all = scale - (Wide){ 0 };
+    Wide all = wide(scale);
     int i = 0;
     for (; i + FOUR <= n; i += FOUR)
         for (int k = i; k < i + FOUR; k += LANE) {
@@ -133,8 +134,8 @@ INLINE int normalize_steps(float *out, const float *x, const float *minus, int p
             memcpy(&v, x + k, sizeof v);
             if (n <= AHEAD && (k - i) % 16 == 0) __builtin_prefetch(x + k + n);
             memcpy(&w, weight + k, sizeof w);
-            if (parts > 0) v += minus[0];
-            if (parts > 1) v += minus[1];
+            if (parts > 0) v += wide(minus[0]);
+            if (parts > 1) v += wide(minus[1]);
             v *= scale_last ? w : all;
             w = scale_last ? all : w;
             if (biased) memcpy(&b, bias + k, sizeof b), v = MULTIPLY_ADD(v, w, b);

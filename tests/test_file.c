@@ -61,16 +61,19 @@ static void test_cursor(void) {
 
 static void test_size_times(void) {
     const size_t half = (size_t)1 << (sizeof(size_t) * 4);  // 2^32, where there are 64 bits
-    const struct { size_t a, b, want; } cases[] = {
+    const uint64_t LARGE = (uint64_t)1 << 40;
+    const struct { uint64_t a, b; size_t want; } cases[] = {
         { 0, 0, 0 }, { 0, SIZE_MAX, 0 }, { SIZE_MAX, 0, 0 }, { 3, 4, 12 }, { SIZE_MAX, 1, SIZE_MAX },
         { 1, SIZE_MAX, SIZE_MAX }, { SIZE_MAX / 2, 2, SIZE_MAX - 1 }, { SIZE_MAX / 2 + 1, 2, SIZE_MAX },
         { half, half, SIZE_MAX },                       // 0, to who does not look
         { SIZE_MAX, SIZE_MAX, SIZE_MAX }, { SIZE_MAX, 2, SIZE_MAX },    // stays the most that there is
+        { LARGE, 1, SIZE_MAX < LARGE ? SIZE_MAX : (size_t)LARGE },      // what a file says has 64 bits everywhere
+        { 1, LARGE, SIZE_MAX < LARGE ? SIZE_MAX : (size_t)LARGE },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         size_t got = size_times(cases[i].a, cases[i].b);
-        CHECK(got == cases[i].want, "%zu * %zu: wanted %zu, got %zu", cases[i].a, cases[i].b, cases[i].want,
-              got);
+        CHECK(got == cases[i].want, "%llu * %llu: expected %zu, got %zu", (unsigned long long)cases[i].a,
+              (unsigned long long)cases[i].b, cases[i].want, got);
     }
 }
 

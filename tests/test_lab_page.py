@@ -339,6 +339,13 @@ def test_names_may_hold_anything():
         assert sum(name in picture for picture in pictures) >= 8, name
 
 
+def test_names_are_no_mathematics():
+    """What matplotlib would read as mathematics, and cannot: a letter is a letter."""
+    names = "$x^$", "$\\frac{$", "$a_b_c$", "$$"
+    for _, shows, figure, _ in page.drawings(sample_report.report(names)):
+        plots.files_of(figure, shows)
+
+
 def test_what_the_lab_imports_is_what_it_installs():
     """Without torch, transformers and whatever else only the tests have."""
     pins = re.split(r"\n(?=[a-z])", (ROOT / "lab/requirements.txt").read_text())[1:]
