@@ -5,6 +5,7 @@ lines, replies, a full context and signals.
 import fcntl
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -251,6 +252,32 @@ def test_ends(name, named, talk, tmp_path):
     path = write_spelled(tmp_path / "b.gguf", names, [(end, reply[at])], **keys)
     follower = talk(path, template, ["Hello!", "and more"], limit=12, ends=(EOS, end), text=spelled_text)
     assert follower.replies[0] == reply[:at]
+
+
+NAMED_ENDS = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<EOT>",
+              "<|end_of_text|>", "<|end_of_turn|>", "<end_of_utterance>"]
+
+
+@pytest.mark.parametrize("named", ["CONTROL", "USER_DEFINED"])
+@pytest.mark.parametrize("name", NAMED_ENDS)
+def test_the_end_of_a_turn_ends_a_text(name, named, run, tmp_path):
+    """In -m generate too, by its name, where no key of the file says which token it is. These are the names
+    that the models of Meta, Alibaba, Google, Microsoft, Hugging Face and others have for it."""
+    def text_of(*more, **keys):
+        named_so = make_models.gguf.TokenType[named]
+        path = write_spelled(tmp_path / "model.gguf", {270: name}, *more, named=named_so, **keys)
+        outcome = run(path, "-t", 0, "-n", 12, "-i", "<260>", "-q", "--logits", tmp_path / "logits.npy")
+        assert outcome.status == 0
+        return outcome.stdout
+
+    whole = text_of()
+    ids = [int(id) for id in np.load(tmp_path / "logits.npy").argmax(axis=1)]
+    assert whole == spelled_text([260, *ids]) + b"\n" and 270 not in ids
+    at = next(i for i in range(3, 12) if ids[i] not in ids[:i])
+    rows, cut = [(270, ids[at])], spelled_text([260, *ids[:at]]) + b"\n"
+    assert text_of(rows) == cut
+    key = "eom" if name == "<|eom_id|>" else "eot"
+    assert text_of(rows, **{f"{key}_token_id": 271}) != cut, "the file's key goes before the name"
 
 
 def test_n_limits_a_reply(model, talk):
