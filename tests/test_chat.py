@@ -4,6 +4,7 @@ lines, replies, a full context and signals.
 
 import fcntl
 import functools
+import json
 import os
 import re
 import signal
@@ -303,6 +304,42 @@ LINES = {
 def test_lines(name, template, model, talk):
     stdin, messages = LINES[name]
     talk(model, template, messages, stdin=stdin, limit=3)
+
+
+SEVERAL_LINES = {
+    "between lines": (b'"""\nab\n\ncd\n"""\nef\n', ["ab\n\ncd", "ef"]),
+    "within lines": (b'"""ab\ncd"""\nef\n', ["ab\ncd", "ef"]),
+    "one line": (b'"""ab"""\nef\n', ["ab", "ef"]),
+    "CR LF": (b'"""\r\nab\r\ncd\r\n"""\r\nef\r\n', ["ab\ncd", "ef"]),
+    "no end": (b'ab\n"""cd\nef\n', ["ab", "cd\nef"]),
+    "nothing": (b'""""""\n"""\n"""\nab\n', ["ab"]),
+    "quotes of other kinds": (b'""ab\ncd"""\n', ['""ab', 'cd"""']),
+    "a command among them": (b'"""\nab\n/clear\n"""\nef\n', ["ab\n/clear", "ef"]),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL_LINES)
+def test_a_message_of_several_lines(name, model, talk):
+    stdin, messages = SEVERAL_LINES[name]
+    talk(model, "chatml", messages, stdin=stdin, limit=3)
+
+
+def test_clear(model, run, tmp_path):
+    """What comes after it is said as at the beginning, the system prompt included. -i is no command."""
+    def prompts(stdin, *more):
+        outcome = run(model, "-m", "chat", "--template", "chatml", "-t", 0, "-n", 3, "-y", "s",
+                      "--trace=json", *more, stdin=stdin)
+        assert outcome.status == 0
+        heads = [json.loads(line) for line in outcome.stderr.splitlines() if line.startswith('{"file"')]
+        return [head["ids"] for head in heads]
+
+    first, second = prompts(b"ab\ncd\n")
+    assert prompts(b"ab\n/clear\nab\ncd\n") == [first, first, second]
+    assert prompts(b"/clear\nab\n/clear\n/clear\nab\n") == [first, first]
+    assert len(prompts(b"ab\n /clear\n/clear \n")) == 3, "messages like any others"
+    assert len(prompts(b"", "-i", "/clear")) == 1
+    outcome = run(model, "-m", "chat", "--template", "chatml", "-n", 1, "-q", stdin=b"ab\n/clear\n/clear\n")
+    assert outcome.stderr == "run: the conversation begins anew\n"
 
 
 def test_no_message_at_all(model, run):
