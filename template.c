@@ -687,14 +687,14 @@ const char *read_template_for(Saying *s, Text source, bool has_system, int n_tur
     s->said[r->n_said] = 0;
     s->raises = r->raised, s->thinks = r->thinks;
     Text unread = r->unread;
-    free(r);
-    if (!unread.data) return NULL;
     char place[64];                                     // a stranger's text: one line that can be printed
     size_t n = 0;
     while (unread.size && isspace((unsigned char)*unread.data)) unread.data++, unread.size--;
     for (; n < unread.size && n < sizeof place - 1; n++)
         place[n] = unread.data[n] >= ' ' && unread.data[n] < 127 ? unread.data[n] : ' ';
     place[n] = 0;
-    return complain("the chat template holds what is not understood, \"%s%s\"", place,
+    bool whole = !unread.data;
+    free(r);                                            // with texts that are made, of which that may be one
+    return whole ? NULL : complain("the chat template holds what is not understood, \"%s%s\"", place,
                     n < unread.size ? " ..." : "");
 }
