@@ -389,11 +389,11 @@ static const char *reply(Chat *c, bool *full) {
 }
 
 // A line of standard input; *message: its data is NULL when there are no more, or an interrupt ends it.
-static const char *read_message(const Writing *w, Text *message) {
+static const char *ask_line(const Writing *w, Text *message, const char *question) {
     char *line = NULL;
     size_t room = 0;
     bool asks = is_terminal(0) && w->trace != trace_json;
-    if (asks) fputs("> ", stderr);
+    if (asks) fputs(question, stderr);
     if (interrupted == SIGINT) interrupted = 0;
     catch_interrupts(false);
     errno = 0;
@@ -408,6 +408,37 @@ static const char *read_message(const Writing *w, Text *message) {
     }
     while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) n--;
     *message = (Text){ line, (size_t)n };
+    return NULL;
+}
+
+// A message: a line, or several between """ and """; what follows the first and stands before the second is
+// of the message too, but for a line's end there. Where the input ends, so does the message.
+static const char *read_message(const Writing *w, Text *message) {
+    static const char quotes[] = "\"\"\"";
+    const char *error = ask_line(w, message, "> ");
+    if (error || message->size < 3 || memcmp(message->data, quotes, 3)) return error;
+    char *text = (char *)(uintptr_t)message->data;
+    size_t n = message->size - 3;
+    memmove(text, text + 3, n);
+    while (n < 3 || memcmp(text + n - 3, quotes, 3)) {
+        Text line;
+        error = ask_line(w, &line, "... ");
+        if (error || (!line.data && interrupted)) return free(text), *message = line, error;
+        if (!line.data) { n += 3; break; }
+        char *longer = realloc(text, n + line.size + 2);
+        if (longer) {
+            text = longer;
+            text[n++] = '\n';
+            memcpy(text + n, line.data, line.size);
+            n += line.size;
+        }
+        free((void *)(uintptr_t)line.data);
+        if (!longer) return free(text), "no memory for the message";
+    }
+    n -= 3;
+    if (n && text[n - 1] == '\n') n--;
+    if (n && text[0] == '\n') memmove(text, text + 1, --n);
+    *message = (Text){ text, n };
     return NULL;
 }
 
@@ -436,8 +467,11 @@ const char *chat(const Writing *w, Text first) {
     bool full = false;
     const char *error = begin_run(&c.run, w, w->context);
     if (!error) error = copy_message(&message, first);
-    while (!error) {
-        if (message.size) error = answer(&c, message, &full);
+    for (bool typed = false; !error; typed = true) {
+        bool clear = typed && text_is(message, "/clear");
+        if (clear && c.n) remark(w, "the conversation begins anew");
+        while (clear && c.n) forget_turn(&c, c.n - 1);
+        if (message.size && !clear) error = answer(&c, message, &full);
         else free((void *)(uintptr_t)message.data);
         if (error || interrupted == SIGTERM || reader_left || (full && !w->shift)) break;
         if ((error = read_message(w, &message)) || !message.data) break;

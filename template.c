@@ -550,7 +550,7 @@ static Text after(Tag t, const char *word) {
     return (Text){ from, (size_t)(end - from) };
 }
 
-static bool say(Reading *r, Text t) {
+static bool append(Reading *r, Text t) {
     if (t.size > MAX_SAID - r->n_said) return stop_at(r, t);
     if (t.size) memcpy(r->said + r->n_said, t.data, t.size);
     r->n_said += t.size;
@@ -647,14 +647,14 @@ static bool follow(Reading *r, Tag *t) {
     for (bool going_on = true; going_on;) {
         *t = next_tag(r);
         if (++r->n_steps > MAX_STEPS) return stop_at(r, t->inside);
-        if (r->unread.data || !say(r, t->said)) return false;
+        if (r->unread.data || !append(r, t->said)) return false;
         if (t->kind == 0 || begins(*t, "elif") || begins(*t, "else")) break;
         if (t->kind == '#' || begins(*t, "generation") || begins(*t, "endgeneration")) continue;
         if (begins(*t, "end")) break;
         if (t->kind == '{') {
             Value v = in_words(r, evaluate(r, t->inside, true));
             r->raised |= v.kind == EXCEPTION;
-            going_on = v.kind == WORDS && !r->unread.data ? say(r, v.text) : stop_at(r, t->inside);
+            going_on = v.kind == WORDS && !r->unread.data ? append(r, v.text) : stop_at(r, t->inside);
         }
         else if (begins(*t, "set")) going_on = read_set(r, *t);
         else if (begins(*t, "if")) going_on = read_if(r, t);
@@ -687,14 +687,14 @@ const char *read_template_for(Saying *s, Text source, bool has_system, int n_tur
     s->said[r->n_said] = 0;
     s->raises = r->raised, s->thinks = r->thinks;
     Text unread = r->unread;
-    free(r);
-    if (!unread.data) return NULL;
     char place[64];                                     // a stranger's text: one line that can be printed
     size_t n = 0;
     while (unread.size && isspace((unsigned char)*unread.data)) unread.data++, unread.size--;
     for (; n < unread.size && n < sizeof place - 1; n++)
         place[n] = unread.data[n] >= ' ' && unread.data[n] < 127 ? unread.data[n] : ' ';
     place[n] = 0;
-    return complain("the chat template holds what is not understood, \"%s%s\"", place,
+    bool whole = !unread.data;
+    free(r);                                            // with texts that are made, of which that may be one
+    return whole ? NULL : complain("the chat template holds what is not understood, \"%s%s\"", place,
                     n < unread.size ? " ..." : "");
 }

@@ -398,6 +398,22 @@ Piece token_text(const Vocabulary *v, int id, int previous) {
     return p;
 }
 
+// By name, where no key of the file says which token ends a turn, or a message. Many a file's EOS ends a text
+// and not a turn; after a turn's end a model writes on without one.
+static bool named_end(const Vocabulary *v, int id) {
+    static const char *const turns[] = {
+        "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>", "<end_of_utterance>",
+        "<EOT>", "<|endoftext|>", "<|end_of_text|>",
+    };
+    const Piece *p = &v->pieces[id];
+    Text name = { p->text, (size_t)p->length };
+    if (p->kind != CONTROL && p->kind != USER) return false;
+    if (v->eom < 0 && text_is(name, "<|eom_id|>")) return true;
+    for (size_t i = 0; i < sizeof turns / sizeof *turns && v->eot < 0; i++)
+        if (text_is(name, turns[i])) return true;
+    return false;
+}
+
 bool ends_text(const Vocabulary *v, int id) {
-    return id == v->eos || id == v->bos || id == v->eot || id == v->eom;
+    return id == v->eos || id == v->bos || id == v->eot || id == v->eom || named_end(v, id);
 }

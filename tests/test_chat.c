@@ -71,6 +71,52 @@ static void test_names(void) {
     CHECK(!find_template("") && !find_template("llama") && !find_template("llama22"), "a stranger is found");
 }
 
+// ---------------------------------------------------------------------------- what a file's template says
+
+#define EACH "{% for m in messages %}"
+#define TURN "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+#define REST "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+
+#define ASKED "<|im_start|>user\n" HOLE_MESSAGE "<|im_end|>\n<|im_start|>assistant\n"
+
+static void test_what_is_read(void) {
+    static const char text[] = "{{ bos_token }}" EACH "{% if loop.first and m.role != 'system' %}"
+                               "{{ '<|im_start|>system\nBe good.<|im_end|>\n' }}{% endif %}" TURN REST;
+    Vocabulary v = { .chat_template = { text, sizeof text - 1 } };
+    ChatTemplate t;
+    const char *error = read_template(&t, &v);
+    CHECK(!error, "it is not read: %s", error);
+    CHECK(!strcmp(t.name, "chatml") && !t.last && !t.thinks && !t.no_system && !*t.opens, "%s", t.name);
+    CHECK(!strcmp(t.alone, HOLE_BOS "<|im_start|>system\nBe good.<|im_end|>\n" ASKED), "\"%s\"", t.alone);
+    CHECK(!strcmp(t.first, HOLE_BOS "<|im_start|>system\n" HOLE_SYSTEM "<|im_end|>\n" ASKED), "\"%s\"",
+          t.first);
+    CHECK(!strcmp(t.next, "<|im_end|>\n" ASKED), "\"%s\"", t.next);
+    template_free(&t);
+}
+
+// Strangers' programs that would take long, or much: each is refused at once, and the family's words stay.
+static void test_what_is_not_read(void) {
+    static char nested[1 << 15], deep[1 << 15], many[1 << 15], large[(1 << 16) + 2];
+    static const char growing[] =
+        "{% set ns = namespace(x='aaaaaaaaaaaaaaaa') %}" EACH EACH EACH EACH EACH EACH
+        "{% set ns.x = ns.x ~ ns.x %}{{ ns.x }}{% endfor %}{% endfor %}{% endfor %}{% endfor %}{% endfor %}"
+        TURN REST;
+    for (int i = 0; i < 3000; i++) strcpy(nested + 8 * i, "{%if 1%}");
+    memset(deep, '(', sizeof deep - 1), memcpy(deep, "{{ ", 3);
+    for (int i = 0; i < 1000; i++) strcpy(many + 23 * i, EACH);
+    memset(large, ' ', sizeof large - 1);
+    const char *const texts[] = {
+        nested, deep, many, large, growing, "{{", "{%", "{% if", "{{ ' }}", "{", "{% for %}", "{% set %}",
+        "{{ \1 }}", "\1", "{% endif %}", "{% else %}", "",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        Vocabulary v = { .chat_template = { texts[i], strlen(texts[i]) } };
+        ChatTemplate t;
+        CHECK(read_template(&t, &v) && !t.texts, "text %zu is read: %.40s", i, texts[i]);
+        template_free(&t);
+    }
+}
+
 // ---------------------------------------------------------------------------- conversations
 
 // Pieces for single bytes alone: byte b has the id 3 + b, \1 in a text is BOS and \2 EOS.
@@ -208,6 +254,8 @@ int main(void) {
     test_ends();
     test_a_long_template();
     test_names();
+    test_what_is_read();
+    test_what_is_not_read();
     test_conversations();
     test_blanks();
     test_marks_as_tokens();

@@ -4,7 +4,9 @@ lines, replies, a full context and signals.
 
 import fcntl
 import functools
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -254,6 +256,32 @@ def test_ends(name, named, talk, tmp_path):
     assert follower.replies[0] == reply[:at]
 
 
+NAMED_ENDS = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<EOT>",
+              "<|end_of_text|>", "<|end_of_turn|>", "<end_of_utterance>"]
+
+
+@pytest.mark.parametrize("named", ["CONTROL", "USER_DEFINED"])
+@pytest.mark.parametrize("name", NAMED_ENDS)
+def test_the_end_of_a_turn_ends_a_text(name, named, run, tmp_path):
+    """In -m generate too, by its name, where no key of the file says which token it is. These are the names
+    that the models of Meta, Alibaba, Google, Microsoft, Hugging Face and others have for it."""
+    def text_of(*more, **keys):
+        named_so = make_models.gguf.TokenType[named]
+        path = write_spelled(tmp_path / "model.gguf", {270: name}, *more, named=named_so, **keys)
+        outcome = run(path, "-t", 0, "-n", 12, "-i", "<260>", "-q", "--logits", tmp_path / "logits.npy")
+        assert outcome.status == 0
+        return outcome.stdout
+
+    whole = text_of()
+    ids = [int(id) for id in np.load(tmp_path / "logits.npy").argmax(axis=1)]
+    assert whole == spelled_text([260, *ids]) + b"\n" and 270 not in ids
+    at = next(i for i in range(3, 12) if ids[i] not in ids[:i])
+    rows, cut = [(270, ids[at])], spelled_text([260, *ids[:at]]) + b"\n"
+    assert text_of(rows) == cut
+    key = "eom" if name == "<|eom_id|>" else "eot"
+    assert text_of(rows, **{f"{key}_token_id": 271}) != cut, "the file's key goes before the name"
+
+
 def test_n_limits_a_reply(model, talk):
     for limit in (0, 1, 5):
         follower = talk(model, "chatml", MESSAGES, limit=limit)
@@ -277,6 +305,42 @@ LINES = {
 def test_lines(name, template, model, talk):
     stdin, messages = LINES[name]
     talk(model, template, messages, stdin=stdin, limit=3)
+
+
+SEVERAL_LINES = {
+    "between lines": (b'"""\nab\n\ncd\n"""\nef\n', ["ab\n\ncd", "ef"]),
+    "within lines": (b'"""ab\ncd"""\nef\n', ["ab\ncd", "ef"]),
+    "one line": (b'"""ab"""\nef\n', ["ab", "ef"]),
+    "CR LF": (b'"""\r\nab\r\ncd\r\n"""\r\nef\r\n', ["ab\ncd", "ef"]),
+    "no end": (b'ab\n"""cd\nef\n', ["ab", "cd\nef"]),
+    "nothing": (b'""""""\n"""\n"""\nab\n', ["ab"]),
+    "quotes of other kinds": (b'""ab\ncd"""\n', ['""ab', 'cd"""']),
+    "a command among them": (b'"""\nab\n/clear\n"""\nef\n', ["ab\n/clear", "ef"]),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL_LINES)
+def test_a_message_of_several_lines(name, model, talk):
+    stdin, messages = SEVERAL_LINES[name]
+    talk(model, "chatml", messages, stdin=stdin, limit=3)
+
+
+def test_clear(model, run, tmp_path):
+    """What comes after it is said as at the beginning, the system prompt included. -i is no command."""
+    def prompts(stdin, *more):
+        outcome = run(model, "-m", "chat", "--template", "chatml", "-t", 0, "-n", 3, "-y", "s",
+                      "--trace=json", *more, stdin=stdin)
+        assert outcome.status == 0
+        heads = [json.loads(line) for line in outcome.stderr.splitlines() if line.startswith('{"file"')]
+        return [head["ids"] for head in heads]
+
+    first, second = prompts(b"ab\ncd\n")
+    assert prompts(b"ab\n/clear\nab\ncd\n") == [first, first, second]
+    assert prompts(b"/clear\nab\n/clear\n/clear\nab\n") == [first, first]
+    assert len(prompts(b"ab\n /clear\n/clear \n")) == 3, "messages like any others"
+    assert len(prompts(b"", "-i", "/clear")) == 1
+    outcome = run(model, "-m", "chat", "--template", "chatml", "-n", 1, "-q", stdin=b"ab\n/clear\n/clear\n")
+    assert outcome.stderr == "run: the conversation begins anew\n"
 
 
 def test_no_message_at_all(model, run):
