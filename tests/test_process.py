@@ -154,7 +154,7 @@ def test_a_system_that_makes_no_threads(files, run):
         pytest.skip("a sanitizer needs more room, or this system limits stacks")
     options = files / "wide.bin", "-i", "a bad cab", "-n", 20, "-t", 0, "-q", "-j", 4
     assert run(*options, preexec_fn=no_threads) == run(*options)
-    report = run(files / "wide.bin", "-m", "bench", "-n", 1, "-c", 16, "--json", "-j", 4, preexec_fn=no_threads)
+    report = run(options[0], "-m", "bench", "-n", 1, "-c", 16, "--json", "-j", 4, preexec_fn=no_threads)
     assert json.loads(report.stdout)["threads"] == 1
 
 
@@ -165,7 +165,8 @@ def test_install(prefix, tmp_path, request):
     """Whatever the folder is called: the programs are there, and find their models."""
     root = request.config.rootpath
     folder = str(tmp_path / prefix).replace("$", "$$")
-    done = subprocess.run(["make", "-s", "install", f"PREFIX={folder}"], cwd=root, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(["make", "-s", "install", f"PREFIX={folder}"], cwd=root, capture_output=True,
+                          text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     for name in ("prenorm", "prenorm-layernorm"):
         program = tmp_path / prefix / "bin" / name
