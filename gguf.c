@@ -13,9 +13,8 @@
 
 // ---------------------------------------------------------------------------- ggml's number formats
 
-// Every one there is, so that a file can be described even if it cannot be run. run: ours, or -1. plain: of
-// one that ggml has removed again, the type of the same model that is still about.
-static const struct { const char *name; int block, bytes, run; const char *plain; } ggml_types[] = {
+// Every one there is, so that a file can be described even if it cannot be run. run: ours, or -1.
+static const struct { const char *name; int block, bytes, run; } ggml_types[] = {
     [0] = { "F32", 1, 4, F32 },          [1] = { "F16", 1, 2, F16 },        [2] = { "Q4_0", 32, 18, Q4_0 },
     [3] = { "Q4_1", 32, 20, Q4_1 },      [6] = { "Q5_0", 32, 22, Q5_0 },    [7] = { "Q5_1", 32, 24, Q5_1 },
     [8] = { "Q8_0", 32, 34, Q8_0 },      [9] = { "Q8_1", 32, 36, -1 },      [10] = { "Q2_K", 256, 84, Q2_K },
@@ -28,12 +27,17 @@ static const struct { const char *name; int block, bytes, run; const char *plain
     [29] = { "IQ1_M", 256, 56, -1 },     [30] = { "BF16", 1, 2, BF16 },     [34] = { "TQ1_0", 256, 54, -1 },
     [35] = { "TQ2_0", 256, 66, -1 },     [39] = { "MXFP4", 32, 17, -1 },    [40] = { "NVFP4", 64, 36, -1 },
     [41] = { "Q1_0", 128, 18, -1 },
-    [4] = { "Q4_2", .plain = "Q4_0" },       [5] = { "Q4_3", .plain = "Q4_1" },
-    [31] = { "Q4_0_4_4", .plain = "Q4_0" },  [32] = { "Q4_0_4_8", .plain = "Q4_0" },
-    [33] = { "Q4_0_8_8", .plain = "Q4_0" },  [36] = { "IQ4_NL_4_4", .plain = "IQ4_NL" },
-    [37] = { "IQ4_NL_4_8", .plain = "IQ4_NL" }, [38] = { "IQ4_NL_8_8", .plain = "IQ4_NL" },
+    [4] = { "Q4_2", 0, 0, -1 },          [5] = { "Q4_3", 0, 0, -1 },        [31] = { "Q4_0_4_4", 0, 0, -1 },
+    [32] = { "Q4_0_4_8", 0, 0, -1 },     [33] = { "Q4_0_8_8", 0, 0, -1 },   [36] = { "IQ4_NL_4_4", 0, 0, -1 },
+    [37] = { "IQ4_NL_4_8", 0, 0, -1 },   [38] = { "IQ4_NL_8_8", 0, 0, -1 },
 };
 enum { N_GGML_TYPES = sizeof ggml_types / sizeof *ggml_types };
+
+// Of a format that ggml has removed again, the one to have the same model in.
+static const char *const plain[N_GGML_TYPES] = {
+    [4] = "Q4_0", [5] = "Q4_1", [31] = "Q4_0", [32] = "Q4_0", [33] = "Q4_0", [36] = "IQ4_NL", [37] = "IQ4_NL",
+    [38] = "IQ4_NL",
+};
 
 const char *gguf_type_name(int ggml_type) { return ggml_types[ggml_type].name; }
 int gguf_runnable(int ggml_type) { return ggml_types[ggml_type].run; }
@@ -124,9 +128,9 @@ static const char *take_tensor(GgufTensor *t, Cursor *in, uint64_t alignment) {
     if (type >= N_GGML_TYPES)
         return complain("tensor %.*s has the type %u, which is none of ggml's that are known; if the file is "
                         "not damaged, a newer prenorm may know it", length, t->name.data, type);
-    if (ggml_types[type].plain)
+    if (plain[type])
         return complain("tensor %.*s has the type %u, %s, which llama.cpp has removed: use the model's file "
-                        "in %s", length, t->name.data, type, ggml_types[type].name, ggml_types[type].plain);
+                        "in %s", length, t->name.data, type, ggml_types[type].name, plain[type]);
     t->type = (int)type;
     if (t->shape[0] % (uint64_t)ggml_types[type].block)
         return complain("tensor %.*s has rows of %llu numbers; %s comes in blocks of %d", length,

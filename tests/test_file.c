@@ -67,7 +67,7 @@ static void test_size_times(void) {
         { 1, SIZE_MAX, SIZE_MAX }, { SIZE_MAX / 2, 2, SIZE_MAX - 1 }, { SIZE_MAX / 2 + 1, 2, SIZE_MAX },
         { half, half, SIZE_MAX },                       // 0, to who does not look
         { SIZE_MAX, SIZE_MAX, SIZE_MAX }, { SIZE_MAX, 2, SIZE_MAX },    // stays the most that there is
-        { LARGE, 1, SIZE_MAX < LARGE ? SIZE_MAX : (size_t)LARGE },      // 64 bits, whatever size_t has
+        { LARGE, 1, SIZE_MAX < LARGE ? SIZE_MAX : (size_t)LARGE },      // files count in 64 bits everywhere
         { 1, LARGE, SIZE_MAX < LARGE ? SIZE_MAX : (size_t)LARGE },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

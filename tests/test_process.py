@@ -154,8 +154,7 @@ def test_a_system_that_makes_no_threads(files, run):
         pytest.skip("a sanitizer needs more room, or this system limits stacks")
     options = files / "wide.bin", "-i", "a bad cab", "-n", 20, "-t", 0, "-q", "-j", 4
     assert run(*options, preexec_fn=no_threads) == run(*options)
-    report = run(files / "wide.bin", "-m", "bench", "-n", 1, "-c", 16, "--json", "-j", 4,
-                 preexec_fn=no_threads)
+    report = run(options[0], "-m", "bench", "-n", 1, "-c", 16, "--json", "-j", 4, preexec_fn=no_threads)
     assert json.loads(report.stdout)["threads"] == 1
 
 
