@@ -71,7 +71,7 @@ class Vocabulary:
         keys["tokenizer.ggml.add_eos_token"] = self.add_eos
         if self.kind == "llama":
             keys["tokenizer.ggml.add_space_prefix"] = self.add_space
-            keys["tokenizer.ggml.remove_extra_whitespaces"] = self.remove_spaces
+            keys |= {"tokenizer.ggml.remove_extra_whitespaces": True} if self.remove_spaces else {}
         if self.chat_template:
             keys["tokenizer.chat_template"] = self.chat_template
         return keys
