@@ -88,7 +88,7 @@ const char *state_create(State *s, const Config *c, int context, int max_tokens,
     if (!s->memory)
         return complain("no memory for a context of %d: it takes %.1f MB; choose a smaller one with -c",
                         context, total / 1e6);
-    s->memory_size = total;
+    s->memory_size = total + 63;
     char *p = (char *)s->memory + (64 - (uintptr_t)s->memory % 64) % 64;
     for (size_t i = 0; i < count; i++) {
         memcpy(plan[i].buffer, &p, sizeof p);

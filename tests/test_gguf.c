@@ -230,7 +230,7 @@ static void test_lookup(void) {
         CHECK(g.tensors[i].data == file.data + g.data_start + 32 * i, "the tensor %s is not where it lies",
               names[i]);
         char longer[20];
-        snprintf(longer, sizeof longer, "%s.", names[i]);
+        snprintf(longer, sizeof longer, "%.15s.", names[i]);
         CHECK(!gguf_find(&g, longer) && !gguf_tensor(&g, longer), "%s is found, and is not there", longer);
     }
     CHECK(!gguf_find(&g, "") && !gguf_tensor(&g, "") && !gguf_find(&g, "b") && !gguf_tensor(&g, "zzz"),
