@@ -89,7 +89,8 @@ static const char *map_open_file(Bytes *file, int fd) {
     if (st.st_size == 0) return "an empty file";
     if ((uintmax_t)st.st_size > SIZE_MAX / 2) return "larger than the addresses of this machine";
     void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (data == MAP_FAILED) return complain("cannot map it into memory: %s", strerror(errno));
+    if (data == MAP_FAILED)
+        return errno == ENOMEM ? "too large for this process to map into its memory" : strerror(errno);
     *file = (Bytes){ data, (size_t)st.st_size };
     return NULL;
 }
