@@ -330,7 +330,7 @@ const char *chat_ids(int **ids, int *n, const Vocabulary *v, const ChatTemplate 
 int reply_end(const Vocabulary *v, const ChatTemplate *t) {
     const char *end = t->next + strspn(t->next, " \n");
     int best = -1, length = 0;
-    while (end[length] < 0 || end[length] >= ' ') length++;
+    while ((unsigned char)end[length] >= ' ') length++;
     for (int id = 0; id < v->size; id++) {
         const Piece *p = &v->pieces[id];
         if ((p->kind != CONTROL && p->kind != USER) || p->length == 0) continue;
