@@ -115,7 +115,7 @@ def read_header(path, data):
 def check_tensor(path, name, shape, type, at, size):
     per_block, block_bytes = gguf.GGML_QUANT_SIZES[type]
     numbers = math.prod(shape)
-    if min(shape) < 1 or shape[-1] % per_block:
+    if min(shape) < 1 or shape[-1] % per_block or (per_block > 1 and len(shape) == 1):
         raise Refused(f"{path}: the tensor {name} of {type.name} has the shape {shape}")
     if at + numbers // per_block * block_bytes > size:
         raise Refused(f"{path}: the tensor {name} ends behind the file, is the download complete?")

@@ -29,6 +29,7 @@ MODES = {
 
 def byte_level():
     bpe = damage.ggml("model", text("gpt2"))
+    bpe = bpe.pair("tokenizer.ggml.pre", text("gpt-2"))
     return bpe.pair("tokenizer.ggml.merges", array(STRING, ["a b", "ab a"]))
 
 
