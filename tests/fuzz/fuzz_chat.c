@@ -88,7 +88,7 @@ static char *spelled(size_t *size, const Vocabulary *v, const int *ids, int n, i
 }
 
 // As a text comes back, to be freed: with add_space, what follows a piece that is found whole begins with
-// a space.
+// a space. SentencePiece's U+2581 in a text is a space, too.
 static Text with_spaces(const Vocabulary *v, Text t) {
     static const char mark[] = "</think>";              // the one of USER
     size_t n = sizeof mark - 1, at = 0;
@@ -98,7 +98,9 @@ static Text with_spaces(const Vocabulary *v, Text t) {
     for (size_t i = 0; i < t.size;) {
         bool found = i + n <= t.size && !memcmp(t.data + i, mark, n);
         if (after && !found && v->add_space) out[at++] = ' ';
-        for (size_t end = found ? i + n : i + 1; i < end;) out[at++] = t.data[i++];
+        bool space = !v->byte_level && i + 3 <= t.size && !memcmp(t.data + i, "\xe2\x96\x81", 3);
+        if (space) out[at++] = ' ', i += 3;
+        else for (size_t end = found ? i + n : i + 1; i < end;) out[at++] = t.data[i++];
         after = found;
     }
     return (Text){ out, at };

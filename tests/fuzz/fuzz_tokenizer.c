@@ -14,13 +14,28 @@ static bool has_all_bytes(const Vocabulary *v) {
     return true;
 }
 
+// SentencePiece takes U+2581 in a text for a space. *length: that of the copy, which is to be freed.
+static char *with_spaces(const Vocabulary *v, const char *text, size_t *length) {
+    size_t n = *length, at = 0;
+    char *copy = malloc(n + 1);
+    if (!copy) abort();
+    for (size_t i = 0; i < n;) {
+        bool space = !v->byte_level && i + 3 <= n && !memcmp(text + i, "\xe2\x96\x81", 3);
+        copy[at++] = space ? ' ' : text[i];
+        i += space ? 3 : 1;
+    }
+    *length = at;
+    return copy;
+}
+
 // With a piece for each byte nothing is lost. (Where BOS can be part of a text, a space after it is.)
-static void round_trip(const Vocabulary *v, const char *text, size_t length) {
-    bool whole = has_all_bytes(v) && (v->bos < 0 || v->pieces[v->bos].kind == CONTROL);
+static void round_trip(const Vocabulary *v, const char *given, size_t length) {
+    bool whole = has_all_bytes(v) && (v->bos < 0 || v->pieces[v->bos].kind == CONTROL) && !v->remove_spaces;
     int *ids = malloc((2 * length + 1) * sizeof *ids), n, previous = v->bos;
     size_t at = 0;
-    if (tokenize(ids, &n, v, &(Span){ .text = { text, length } }, 1)) abort();
+    if (tokenize(ids, &n, v, &(Span){ .text = { given, length } }, 1)) abort();
     if (n < 0 || (size_t)n > 2 * length + 1) abort();
+    char *text = with_spaces(v, given, &length);
     for (int i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= v->size) abort();
         Piece p = token_text(v, ids[i], previous);
@@ -29,6 +44,7 @@ static void round_trip(const Vocabulary *v, const char *text, size_t length) {
         previous = ids[i];
     }
     if (whole && at != length) abort();
+    free(text);
     free(ids);
 }
 
