@@ -28,7 +28,8 @@ typedef struct {
 static const Option options[] = {
     { NULL, "What to do", HEADING, 0, 0, 0, NULL, NULL },
     { "-m", "--mode", NAME, AT(mode_name), 0, 0, "MODE",
-      "generate (default), chat, perplexity, bench, tokenize, info" },
+      "generate (default), chat, perplexity, bench, tokenize, info; in a chat, lines\n"
+      "between \"\"\" are one message, and /clear begins a new conversation" },
     { NULL, "--model", NAME, AT(checkpoint), 0, 0, "FILE", "the checkpoint, as it is named elsewhere" },
     { "-z", "--tokenizer", NAME, AT(tokenizer), 0, 0, "FILE",
       "tokenizer.bin (default: beside the checkpoint: tokenizer.bin, or\ntok<vocabulary size>.bin)" },
