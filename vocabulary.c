@@ -112,9 +112,10 @@ static bool begins_with(const Piece *p, const char *text) {
     return (size_t)p->length >= n && !memcmp(p->text, text, n);
 }
 
+// text: no longer than the piece
 static bool ends_with(const Piece *p, const char *text) {
     size_t n = strlen(text);
-    return (size_t)p->length >= n && !memcmp(p->text + p->length - n, text, n);
+    return !memcmp(p->text + p->length - n, text, n);
 }
 
 static bool is_piece(const Piece *p, const char *text) {

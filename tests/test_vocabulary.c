@@ -314,6 +314,53 @@ static void test_marks(void) {
     vocabulary_free(&v), free_bytes(file);
 }
 
+// What a piece is, by what the file says of it and of the others. Types: 1 normal, 3 control, 4 user, 6 byte.
+static void test_kinds(void) {
+    static const struct { const char *model; struct { const char *text; int type; PieceKind kind; } pieces[5];
+    } cases[] = {
+        { "llama", { { "<unk>", 1, UNKNOWN }, { "<s>", 1, CONTROL }, { "</s>", 1, CONTROL },
+                     { "a", 1, NORMAL }, { "<0x41>", 1, BYTE } } },   // all alike: that says nothing
+        { "llama", { { "<unk>", 4, UNKNOWN }, { "<s>", 4, CONTROL }, { "</s>", 4, CONTROL },
+                     { "a", 4, NORMAL }, { "b", 3, CONTROL } } },     // none else could spell a text
+        { "llama", { { "<unk>", 3, CONTROL }, { "<s>", 3, CONTROL }, { "</s>", 3, CONTROL },
+                     { "a", 3, CONTROL }, { "b", 3, CONTROL } } },
+        { "llama", { { "<unk>", 4, USER }, { "<s>", 4, USER }, { "</s>", 4, USER }, { "a", 4, USER },
+                     { "<0x41>", 6, BYTE } } },         // bytes can
+        { "llama", { { "<|im_end|>", 1, CONTROL }, { "<|im_end>", 1, NORMAL }, { "<|>", 1, NORMAL },
+                     { "<\xef\xbd\x9c""begin of", 1, NORMAL }, { "b", 4, USER } } },
+        { "gpt2",  { { "a", 6, NORMAL }, { "b", 1, NORMAL }, { "<0x41>", 6, BYTE }, { "c", 1, NORMAL },
+                     { "</s", 1, NORMAL } } },          // a byte that is not spelled as one; EOS is id 4
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Writer w = { 0 };
+        Buffer *b;
+        add_string(&w, "tokenizer.ggml.model", cases[i].model);
+        b = put_array(&w, "tokenizer.ggml.tokens", GGUF_STRING, 5);
+        for (int id = 0; id < 5; id++) write_text(b, cases[i].pieces[id].text);
+        b = put_array(&w, "tokenizer.ggml.scores", GGUF_F32, 5);
+        for (int id = 0; id < 5; id++) write_f32(b, 0);
+        b = put_array(&w, "tokenizer.ggml.token_type", GGUF_I32, 5);
+        for (int id = 0; id < 5; id++) write_u32(b, (uint32_t)cases[i].pieces[id].type);
+        b = put_array(&w, "tokenizer.ggml.merges", GGUF_STRING, 0);
+        if (!strcmp(cases[i].model, "gpt2")) add_u32(&w, "tokenizer.ggml.eos_token_id", 4);
+        b = put_array(&w, "tokenizer.ggml.precompiled_charsmap", GGUF_U8, 0);        // nothing is rewritten
+        Bytes file = written(&w);
+        Vocabulary v = read_good(cases[i].model, file);
+        for (int id = 0; id < 5 && id < v.size; id++)
+            CHECK(v.pieces[id].kind == cases[i].pieces[id].kind, "case %zu, %s: expected kind %d, got %d", i,
+                  cases[i].pieces[id].text, cases[i].pieces[id].kind, v.pieces[id].kind);
+        vocabulary_free(&v), free_bytes(file);
+    }
+    Writer w = { 0 };
+    write_bytes(put_array(&w, "tokenizer.ggml.precompiled_charsmap", GGUF_U8, 1), "x", 1);
+    check_gguf_refused("a text rewritten", vocabulary_file(&w, &none), "precompiled_charsmap");
+    w = (Writer){ 0 };
+    add_string(&w, "tokenizer.ggml.model", "gpt2");
+    write_text(put_array(&w, "tokenizer.ggml.tokens", GGUF_STRING, 1), "a");
+    write_f32(put_array(&w, "tokenizer.ggml.token_type", GGUF_F32, 1), 1.5f);
+    check_gguf_refused("half a type", written(&w), "1.5");
+}
+
 // Byte-level BPE that does not say how it cuts words is cut somehow, and that is told.
 static void test_missing_pre(void) {
     for (int named = 0; named < 2; named++) {
@@ -483,6 +530,7 @@ int main(void) {
     test_settings();
     test_no_bos();
     test_marks();
+    test_kinds();
     test_missing_pre();
     test_number_types();
     test_damaged_arrays();
