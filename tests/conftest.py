@@ -154,3 +154,13 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     make_models.make(folder)
     return folder
+
+
+@pytest.fixture
+def model(models):
+    return models / "gqa-v0-untied.bin"                 # a context of 64
+
+
+@pytest.fixture
+def wide(models):
+    return models / "wide.bin"                          # a context of 1024, about a millisecond a token

@@ -24,16 +24,6 @@ from make_models import BOS, EOS, VOCABULARY
 PROMPT = "Once there was"
 
 
-@pytest.fixture
-def model(models):
-    return models / "gqa-v0-untied.bin"                 # a context of 64
-
-
-@pytest.fixture
-def wide(models):
-    return models / "wide.bin"                          # a context of 1024, about a millisecond a token
-
-
 def rows(path):
     """How many positions a --logits file holds: those that went through the model."""
     return np.load(path).shape[0]

@@ -13,16 +13,6 @@ from conftest import ROOT
 PROMPT = "Once there was"
 
 
-@pytest.fixture
-def model(models):
-    return models / "gqa-v0-untied.bin"                 # a context of 64
-
-
-@pytest.fixture
-def wide(models):
-    return models / "wide.bin"
-
-
 BAD = {
     "-m": ["", "talk", "Info", "tokens"],
     "-i": [],                                           # any text will do, and none as well
