@@ -155,12 +155,18 @@ static const char *write_text(Run *r, Ending *ending, int *left, int previous) {
     bool stopped = false;
     for (*ending = LIMIT; !error && !interrupted && *left; previous = r->ids[r->n_ids - 1]) {
         int id = sample(w->sampler, r->last, w->model->config.vocab_size, r->ids, r->n_ids);
-        if (ends_text(w->vocabulary, id) || id == w->reply_end) { *ending = ENDED; break; }
+        if (ends_text(w->vocabulary, id) || id == w->reply_end) {
+            *ending = ENDED;
+            break;
+        }
         error = output_piece(&r->out, token_text(w->vocabulary, id, previous), &stopped);
         if (!error) error = flush_output();
         if (r->logprobs) note_token(r, id);
         r->ids[r->n_ids++] = id;
-        if (stopped) { *ending = STOPPED; break; }
+        if (stopped) {
+            *ending = STOPPED;
+            break;
+        }
         if (--*left == 0 || error) break;
         if (r->fed == r->state.context) { *ending = FULL; break; }
         error = feed(r, false);
@@ -424,7 +430,10 @@ static const char *read_message(const Writing *w, Text *message) {
         Text line;
         error = ask_line(w, &line, "... ");
         if (error || (!line.data && interrupted)) return free(text), *message = line, error;
-        if (!line.data) { n += 3; break; }
+        if (!line.data) {
+            n += 3;                                     // as if the second """ had come
+            break;
+        }
         char *longer = realloc(text, n + line.size + 2);
         if (longer) {
             text = longer;
