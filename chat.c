@@ -79,13 +79,13 @@ static bool contains(Text t, const char *mark) {
     return false;
 }
 
-enum { MOST = 1 << 16 };                                // bytes that are looked at; real ones have thousands
+enum { MAX_SEARCHED = 1 << 16 };                // bytes that are looked at; real ones have thousands
 
 // What stands only in the templates of others, which have marks of ours besides: Mistral v7, Phi-4.
 static const char *const strange[] = { "[SYSTEM_PROMPT]", "<|im_sep|>" };
 
 const ChatTemplate *recognise_template(Text t) {
-    if (t.size > MOST) t.size = MOST;
+    if (t.size > MAX_SEARCHED) t.size = MAX_SEARCHED;
     for (size_t i = 0; i < sizeof strange / sizeof *strange; i++)
         if (contains(t, strange[i])) return NULL;
     for (const ChatTemplate *known = templates; known < templates + N_TEMPLATES; known++) {

@@ -38,13 +38,13 @@ static void refuse_what_we_do_not_compute(Reader *r, const Config *c) {
 static void read_config(Reader *r, Config *c) {
     bool stablelm = !strcmp(r->architecture, "stablelm");
     c->seq_len    = (int)read_int(r, "*.context_length", -1, 1, INT32_MAX);
-    c->dim        = (int)read_int(r, "*.embedding_length", -1, 1, MOST_DIM);
-    c->hidden_dim = (int)read_int(r, "*.feed_forward_length", -1, 1, MOST_DIM);
-    c->n_layers   = (int)read_int(r, "*.block_count", -1, 1, MOST_LAYERS);
-    c->n_heads    = (int)read_int(r, "*.attention.head_count", -1, 1, MOST_DIM);
-    c->n_kv_heads = (int)read_int(r, "*.attention.head_count_kv", c->n_heads, 1, MOST_DIM);
-    c->head_dim   = (int)read_int(r, "*.attention.key_length", c->dim / c->n_heads, 1, MOST_DIM);
-    c->rope_dim   = (int)read_int(r, "*.rope.dimension_count", c->head_dim, 2, MOST_DIM);
+    c->dim        = (int)read_int(r, "*.embedding_length", -1, 1, MAX_DIM);
+    c->hidden_dim = (int)read_int(r, "*.feed_forward_length", -1, 1, MAX_DIM);
+    c->n_layers   = (int)read_int(r, "*.block_count", -1, 1, MAX_LAYERS);
+    c->n_heads    = (int)read_int(r, "*.attention.head_count", -1, 1, MAX_DIM);
+    c->n_kv_heads = (int)read_int(r, "*.attention.head_count_kv", c->n_heads, 1, MAX_DIM);
+    c->head_dim   = (int)read_int(r, "*.attention.key_length", c->dim / c->n_heads, 1, MAX_DIM);
+    c->rope_dim   = (int)read_int(r, "*.rope.dimension_count", c->head_dim, 2, MAX_DIM);
     c->rope_theta = read_float(r, "*.rope.freq_base", 10000, 1e-3f, 1e15f);
     c->rotation   = stablelm ? HALVES : PAIRS;
     c->norm       = stablelm ? "layernorm" : "rmsnorm";
@@ -56,9 +56,9 @@ static void read_config(Reader *r, Config *c) {
     else if (c->rope_dim % 2 || c->rope_dim > c->head_dim)
         refuse(r, "heads of %d, of which %d turn (rope.dimension_count): an even number up to all is wanted",
                c->head_dim, c->rope_dim);
-    else if (size_times(c->n_heads, c->head_dim) > MOST_DIM)
-        refuse(r, "%d heads of %d are wider than %d", c->n_heads, c->head_dim, MOST_DIM);
-    else if (read_int(r, "*.attention.value_length", c->head_dim, 1, MOST_DIM) != c->head_dim)
+    else if (size_times(c->n_heads, c->head_dim) > MAX_DIM)
+        refuse(r, "%d heads of %d are wider than %d", c->n_heads, c->head_dim, MAX_DIM);
+    else if (read_int(r, "*.attention.value_length", c->head_dim, 1, MAX_DIM) != c->head_dim)
         refuse(r, "%s.attention.value_length differs from key_length, %d: that cannot be run",
                r->architecture, c->head_dim);
     refuse_what_we_do_not_compute(r, c);
@@ -206,7 +206,7 @@ static const char *widen_vectors(Model *m, const Gguf *g) {
     for (int pass = 0; pass < 2; pass++) {
         float *out = m->vectors;
         for (GgufTensor *t = g->tensors; t < g->tensors + g->n_tensors; t++) {
-            int type = gguf_runnable(t->type), n = t->shape[0] < MOST_VOCAB ? (int)t->shape[0] : 0;
+            int type = gguf_runnable(t->type), n = t->shape[0] < MAX_VOCAB ? (int)t->shape[0] : 0;
             if ((type != F16 && type != BF16) || t->bytes != (size_t)n * sizeof(Half) ||
                 (uintptr_t)t->data % sizeof(Half))
                 continue;
@@ -229,9 +229,9 @@ static void read_weights(Reader *r, Model *m, float eps) {
     Config *c = &m->config;
     const GgufTensor *embedding = gguf_tensor(r->g, "token_embd.weight");
     const GgufPair *tokens = find_key(r, "tokenizer.ggml.tokens");      // which vocabulary.c checks
-    if (embedding->shape[1] > MOST_VOCAB)
+    if (embedding->shape[1] > MAX_VOCAB)
         refuse(r, "token_embd.weight has %llu rows; at most %d are possible",
-               (unsigned long long)embedding->shape[1], MOST_VOCAB);
+               (unsigned long long)embedding->shape[1], MAX_VOCAB);
     if (r->error) return;
     int rows = (int)embedding->shape[1];
     m->weights.embedding  = read_tensor(r, EMBED, -1, "token_embd", rows, c->dim);

@@ -97,7 +97,7 @@ static bool is_zeros(Bytes file) {
     return n && i == n;
 }
 
-// No header of llama2.c's begins with any of these: dim would be odd, or beyond MOST_DIM.
+// A header of llama2.c begins with dim, and none with these bytes: dim would be odd, or larger than MAX_DIM.
 const char *what_is(Bytes file) {
     static const struct { int offset; const char *mark, *meaning; } known[] = {
         { 0, "version https://git-lfs", "a git-lfs pointer, not the file: fetch it with 'git lfs pull'" },

@@ -33,8 +33,8 @@ static const struct { const char *name; int block, bytes, run; } ggml_types[] = 
 };
 enum { N_GGML_TYPES = sizeof ggml_types / sizeof *ggml_types };
 
-// Of a format that ggml has removed again, the one to have the same model in.
-static const char *const plain[N_GGML_TYPES] = {
+// ggml has removed some formats again. The same models are published in these.
+static const char *const replacement[N_GGML_TYPES] = {
     [4] = "Q4_0", [5] = "Q4_1", [31] = "Q4_0", [32] = "Q4_0", [33] = "Q4_0", [36] = "IQ4_NL", [37] = "IQ4_NL",
     [38] = "IQ4_NL",
 };
@@ -52,7 +52,7 @@ static const struct { const char *name; int size; } value_types[] = {
     [GGUF_F64] = { "f64", 8 },
 };
 // Far more than any model has; without a bound, an empty file of some GB could keep us busy.
-enum { MOST_NESTED = 8, MOST_ITEMS = 1 << 25, MOST_PAIRS = 1 << 16, MOST_TENSORS = 1 << 18 };
+enum { MAX_NESTED = 8, MAX_ITEMS = 1 << 25, MAX_PAIRS = 1 << 16, MAX_TENSORS = 1 << 18 };
 
 const char *gguf_value_name(GgufType type) { return value_types[type].name; }
 
@@ -64,9 +64,9 @@ Text take_string(Cursor *c) {
 
 // Walk over a value without looking at it. False: it does not lie in the file, or is of no known type.
 static bool skip(Cursor *c, uint32_t type, uint64_t count, int depth) {
-    if (type >= N_GGUF_TYPES || depth > MOST_NESTED) return false;
+    if (type >= N_GGUF_TYPES || depth > MAX_NESTED) return false;
     if (value_types[type].size) return take(c, size_times(count, (size_t)value_types[type].size)) != NULL;
-    if (count > MOST_ITEMS) return false;
+    if (count > MAX_ITEMS) return false;
     for (uint64_t i = 0; i < count && !c->failed; i++) {
         if (type == GGUF_STRING) { take_string(c); continue; }
         uint32_t item_type = take_u32(c);
@@ -94,8 +94,8 @@ static const char *take_pair(GgufPair *pair, Cursor *in) {
     pair->items = *in;
     if (!skip(in, type, pair->count, 0))
         return complain("the value of %.*s leaves the file, or is nested deeper than %d, has more than %d "
-                        "strings, or no known type", text_length(pair->key), pair->key.data, MOST_NESTED,
-                        MOST_ITEMS);
+                        "strings, or no known type", text_length(pair->key), pair->key.data, MAX_NESTED,
+                        MAX_ITEMS);
     pair->item_type = type;
     pair->items.left -= in->left;
     return NULL;
@@ -128,9 +128,9 @@ static const char *take_tensor(GgufTensor *t, Cursor *in, uint64_t alignment) {
     if (type >= N_GGML_TYPES)
         return complain("tensor %.*s has the type %u, which is none of ggml's that are known; if the file is "
                         "not damaged, a newer prenorm may know it", length, t->name.data, type);
-    if (plain[type])
+    if (replacement[type])
         return complain("tensor %.*s has the type %u, %s, which llama.cpp has removed: use the model's file "
-                        "in %s", length, t->name.data, type, ggml_types[type].name, plain[type]);
+                        "in %s", length, t->name.data, type, ggml_types[type].name, replacement[type]);
     t->type = (int)type;
     if (t->shape[0] % (uint64_t)ggml_types[type].block)
         return complain("tensor %.*s has rows of %llu numbers; %s comes in blocks of %d", length,
@@ -244,9 +244,9 @@ static const char *take_header(Gguf *g, Cursor *in) {
         return complain("the header promises %llu %s, more than fit into the file; is the download complete?",
                         (unsigned long long)(pairs ? n_pairs : n_tensors),
                         pairs ? "pairs of metadata" : "tensors");
-    if (n_pairs > MOST_PAIRS || n_tensors > MOST_TENSORS)
+    if (n_pairs > MAX_PAIRS || n_tensors > MAX_TENSORS)
         return complain("the header promises %llu pairs and %llu tensors; up to %d and %d are read",
-                        (unsigned long long)n_pairs, (unsigned long long)n_tensors, MOST_PAIRS, MOST_TENSORS);
+                        (unsigned long long)n_pairs, (unsigned long long)n_tensors, MAX_PAIRS, MAX_TENSORS);
     g->n_pairs = (size_t)n_pairs;
     g->n_tensors = (size_t)n_tensors;
     return NULL;

@@ -28,9 +28,9 @@ static const int orders[2][N_PARTS] = {                 // of version 0, and of 
 // shared: where the sign of vocab_size says whether the classifier is the embedding; NULL: it does not.
 static const char *take_config(Config *c, Cursor *in, bool *shared) {
     struct { const char *name; int *value; int most; } fields[] = {
-        { "dim", &c->dim, MOST_DIM },               { "hidden_dim", &c->hidden_dim, MOST_DIM },
-        { "n_layers", &c->n_layers, MOST_LAYERS },  { "n_heads", &c->n_heads, MOST_DIM },
-        { "n_kv_heads", &c->n_kv_heads, MOST_DIM }, { "vocab_size", &c->vocab_size, MOST_VOCAB },
+        { "dim", &c->dim, MAX_DIM },               { "hidden_dim", &c->hidden_dim, MAX_DIM },
+        { "n_layers", &c->n_layers, MAX_LAYERS },  { "n_heads", &c->n_heads, MAX_DIM },
+        { "n_kv_heads", &c->n_kv_heads, MAX_DIM }, { "vocab_size", &c->vocab_size, MAX_VOCAB },
         { "seq_len", &c->seq_len, INT32_MAX },
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
@@ -209,7 +209,7 @@ static const char *take_piece(Piece *piece, Cursor *in, int id, int longest) {
 }
 
 static const char *take_pieces(Vocabulary *v, Cursor *in, int size) {
-    int longest = take_i32(in), most = size ? size : MOST_VOCAB;
+    int longest = take_i32(in), most = size ? size : MAX_VOCAB;
     if (in->failed || longest < 1)
         return complain("the header says that the longest token has %d bytes",
                         longest);

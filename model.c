@@ -50,7 +50,7 @@ float *forward(const Model *m, State *s, const int *tokens, int T, int pos, int 
 
 // ---------------------------------------------------------------------------- memory
 
-static const size_t MOST = SIZE_MAX / 2 + 1;            // more than any machine has
+static const size_t MAX_MEMORY = SIZE_MAX / 2 + 1;            // more than any machine has
 
 static size_t padded(size_t size) { return (size + 63) / 64 * 64; }
 
@@ -83,8 +83,8 @@ const char *state_create(State *s, const Config *c, int context, int max_tokens,
     };
     size_t count = sizeof plan / sizeof *plan, total = 0;
     for (size_t i = 0; i < count; i++)
-        total = plan[i].size > MOST - total ? MOST : total + padded(plan[i].size);
-    s->memory = total < MOST ? malloc(total + 63) : NULL;       // untouched pages cost nothing
+        total = plan[i].size > MAX_MEMORY - total ? MAX_MEMORY : total + padded(plan[i].size);
+    s->memory = total < MAX_MEMORY ? malloc(total + 63) : NULL;       // untouched pages cost nothing
     if (!s->memory)
         return complain("no memory for a context of %d: it takes %.1f MB; choose a smaller one with -c",
                         context, total / 1e6);

@@ -28,7 +28,7 @@ typedef enum {
 
 // The widest and deepest model, of the most words, that is read: far beyond any there is. A layer takes some
 // pages of the KV cache however narrow it is, so a small file of many would take much.
-enum { MOST_DIM = 1 << 20, MOST_LAYERS = 1 << 12, MOST_VOCAB = 1 << 24 };
+enum { MAX_DIM = 1 << 20, MAX_LAYERS = 1 << 12, MAX_VOCAB = 1 << 24 };
 
 // Which numbers of a head RoPE turns together: (0, 1) (2, 3) ... in llama; (0, n/2) (1, n/2 + 1) ... in NeoX.
 typedef enum { PAIRS, HALVES } Rotation;
@@ -286,7 +286,7 @@ typedef struct {            // of what goes in: a text, and after it ids as they
     int n_ids;
 } Span;
 
-enum { MOST_TEXT = 1 << 28 };                           // bytes
+enum { MAX_TEXT = 1 << 28 };                           // bytes
 
 // Words may run from one span's text into the next. ids: room for 2 * text.size + 1 + n_ids of every span;
 // BOS is the caller's.
@@ -452,17 +452,17 @@ typedef struct {
 const char *perplexity(Perplexity *p, const Model *m, State *s, const Vocabulary *v, int *ids, int n,
                        bool progress, const volatile sig_atomic_t *stop);      // stop: when this is not 0
 
-enum { MOST_RUNS = 16 };
+enum { MAX_RUNS = 16 };
 typedef struct {
     int tokens;
-    double runs[MOST_RUNS];             // tokens/s
-    double cpu_runs[MOST_RUNS];         // and per second that it had the processors
+    double runs[MAX_RUNS];             // tokens/s
+    double cpu_runs[MAX_RUNS];         // and per second that it had the processors
     double share[5], norm_ns;           // of the time: norm, attention, ffn, matmul, other; a token's norm
 } Phase;
 typedef struct {
     Phase prefill, decode;              // a prompt is read, and as many tokens written after it
     int runs;
-    double read_limits[MOST_RUNS];      // bytes/s, after each run: all threads read the weights, and no more
+    double read_limits[MAX_RUNS];      // bytes/s, after each run: all threads read the weights, and no more
 } Bench;
 const char *bench(Bench *b, const Model *m, Type kv, int context, int runs, bool progress,
                   const volatile sig_atomic_t *stop);

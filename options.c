@@ -253,8 +253,8 @@ static const char *check_mode(const Options *o) {
     if (o->json && o->mode == CHAT) return "--json is for every mode but chat";
     if (o->top && o->trace_json && !o->json) return "--top and --trace=json: one of them needs --json";
     if (o->special && o->mode == CHAT) return "--special: in a chat, the template puts such tokens in";
-    if (o->mode == BENCH && (o->n < 1 || o->n > MOST_RUNS))
-        return complain("-n %d: 1 to %d runs are expected", o->n, MOST_RUNS);
+    if (o->mode == BENCH && (o->n < 1 || o->n > MAX_RUNS))
+        return complain("-n %d: 1 to %d runs are expected", o->n, MAX_RUNS);
     if ((o->prompt || o->prompt_file) && (o->mode == BENCH || o->mode == INFO))
         return complain("%s: -m %s reads no text", o->prompt ? "-i" : "-f", o->mode_name);
     return NULL;

@@ -87,7 +87,7 @@ static Text read_stream(FILE *f, const char *name) {
     char *data = NULL;
     size_t size = 0;
     for (size_t room = 0; !feof(f) && !ferror(f); size += fread(data + size, 1, room - size, f)) {
-        if (size > MOST_TEXT) fail(FAILED, "%s: a text of more than 256 MB is too long", name);
+        if (size > MAX_TEXT) fail(FAILED, "%s: a text of more than 256 MB is too long", name);
         if (room - size < 4096 && !(data = realloc(data, room = 2 * room + 65536)))
             fail(FAILED, "%s: no memory for a text of this size", name);
     }

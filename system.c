@@ -53,11 +53,11 @@ int end_by_signal(int number) {
 
 // ---------------------------------------------------------------------------- files
 
-enum { MOST_WATCHED = 4 };                              // more than a run maps
-static struct { Bytes file; int fd; char sentence[1024]; } watched[MOST_WATCHED];
+enum { MAX_WATCHED = 4 };                              // more than a run maps
+static struct { Bytes file; int fd; char sentence[1024]; } watched[MAX_WATCHED];
 
 static int find_watched(const uint8_t *data) {          // -1: not there
-    int i = MOST_WATCHED - 1;
+    int i = MAX_WATCHED - 1;
     while (i >= 0 && watched[i].file.data != data) i--;
     return i;
 }
@@ -71,7 +71,7 @@ void watch_file(Bytes file, const char *sentence) {
 static void bus_error(int number, siginfo_t *info, void *context) {
     static atomic_flag told = ATOMIC_FLAG_INIT;
     (void)context;
-    for (int i = 0; i < MOST_WATCHED; i++) {
+    for (int i = 0; i < MAX_WATCHED; i++) {
         size_t at = (uintptr_t)info->si_addr - (uintptr_t)watched[i].file.data;
         size_t n = strlen(watched[i].sentence);
         if (at >= watched[i].file.size || n == 0) continue;
@@ -118,7 +118,7 @@ void unmap_file(Bytes file) {
 // What is cut off the last page reads as zeros, and no bus error tells of it.
 const char *shortened_file(void) {
     struct stat st;
-    for (int i = 0; i < MOST_WATCHED; i++)
+    for (int i = 0; i < MAX_WATCHED; i++)
         if (watched[i].file.data && !fstat(watched[i].fd, &st) && (size_t)st.st_size < watched[i].file.size)
             return watched[i].sentence;
     return NULL;

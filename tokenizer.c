@@ -12,7 +12,7 @@
 
 // ---------------------------------------------------------------------------- the vocabulary
 
-enum { MOST_PROBES = 128 };                             // llama's, gpt-2's and qwen2's need 10 to 21
+enum { MAX_PROBES = 128 };                             // llama's, gpt-2's and qwen2's need 10 to 21
 
 static uint32_t hash(const char *text, int length) {    // FNV-1a
     uint32_t h = 2166136261u;
@@ -24,7 +24,7 @@ static uint32_t hash(const char *text, int length) {    // FNV-1a
 // happens only where somebody has looked for texts of one hash.
 static int *find_slot(const Vocabulary *v, const char *text, int length) {
     uint32_t h = hash(text, length), step = h >> 16 | 1;
-    for (int probe = 0; probe < MOST_PROBES; probe++, h += step) {
+    for (int probe = 0; probe < MAX_PROBES; probe++, h += step) {
         int *slot = &v->slots[h & (uint32_t)(v->n_slots - 1)];
         if (*slot < 0) return slot;
         const Piece *p = &v->pieces[*slot];
@@ -138,7 +138,7 @@ void vocabulary_free(Vocabulary *v) {
 static Merge *find_merge(const Vocabulary *v, int left, int right) {
     uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15, step = h >> 48 | 1;
     h >>= 16;
-    for (int probe = 0; probe < MOST_PROBES; probe++, h += step) {
+    for (int probe = 0; probe < MAX_PROBES; probe++, h += step) {
         Merge *m = &v->merges[h & (uint64_t)(v->n_merges - 1)];
         if (m->rank < 0 || (m->left == left && m->right == right)) return m;
     }
@@ -370,7 +370,7 @@ const char *tokenize(int *ids, int *n, const Vocabulary *v, const Span *spans, i
     *n = 0;
     size_t room = 1;                                    // one byte is for the space before the text
     for (int i = 0; i < n_spans; i++) {
-        if (spans[i].text.size > MOST_TEXT - room)
+        if (spans[i].text.size > MAX_TEXT - room)
             return "a text of more than 256 MB is too long to tokenize";
         room += spans[i].text.size;
     }

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_LENGTH = 65535 };                           // of a piece, in bytes
+enum { MAX_LENGTH = 65535 };                           // of a piece, in bytes
 
 // What the user should know, a line each. A reader does not print.
 static void remark(Vocabulary *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -69,9 +69,9 @@ static const char *take_pieces(Vocabulary *v, Reader *r, int size) {
     if (r->error) return r->error;
     if (!tokens || tokens->count == 0)
         return "the key tokenizer.ggml.tokens is missing or empty: the file holds no vocabulary";
-    if (tokens->count > MOST_VOCAB)
+    if (tokens->count > MAX_VOCAB)
         return complain("tokenizer.ggml.tokens holds %llu tokens; at most %d are possible",
-                        (unsigned long long)tokens->count, MOST_VOCAB);
+                        (unsigned long long)tokens->count, MAX_VOCAB);
     if (size && tokens->count != (uint64_t)size)
         return complain("its vocabulary holds %llu tokens, and the model's embedding has %d rows",
                         (unsigned long long)tokens->count, size);
@@ -90,8 +90,8 @@ static const char *take_pieces(Vocabulary *v, Reader *r, int size) {
         Text text = take_string(&texts);
         Piece *p = &v->pieces[id];
         double type = types ? take_number(&kind, types->item_type, kind_size) : 1;
-        if (text.size > MOST_LENGTH)
-            return complain("token %d has %zu bytes; at most %d are possible", id, text.size, MOST_LENGTH);
+        if (text.size > MAX_LENGTH)
+            return complain("token %d has %zu bytes; at most %d are possible", id, text.size, MAX_LENGTH);
         if (!(type >= 0 && type <= 6) || type != (int)type)
             return complain("token %d has the type %.15g; 0 to 6 are known", id, type);
         *p = (Piece){ text.data, (int)text.size, 0, kinds[(int)type] };
@@ -189,17 +189,17 @@ static const char *take_merges(Vocabulary *v, Reader *r) {
     const GgufPair *merges = read_array(r, "tokenizer.ggml.merges", GGUF_STRING);
     need_key(r, "tokenizer.ggml.merges");
     if (r->error) return r->error;
-    if (merges->count > MOST_VOCAB)
+    if (merges->count > MAX_VOCAB)
         return complain("tokenizer.ggml.merges holds %llu merges; at most %d are possible",
-                        (unsigned long long)merges->count, MOST_VOCAB);
+                        (unsigned long long)merges->count, MAX_VOCAB);
     const char *error = vocabulary_expect_merges(v, (int)merges->count);
     Cursor in = merges->items;
     for (int rank = 0; rank < (int)merges->count && !error; rank++) {
         Text t = take_string(&in);
         const char *space = t.size > 2 ? memchr(t.data + 1, ' ', t.size - 2) : NULL, *at = t.data;
-        if (!space || t.size > MOST_LENGTH)
+        if (!space || t.size > MAX_LENGTH)
             return complain("merge %d is not two pieces with a space between", rank);
-        char text[MOST_LENGTH], *out = text;
+        char text[MAX_LENGTH], *out = text;
         const char *end = t.data + t.size;
         while (at < space) at += spell_byte(out++, at, (size_t)(space - at));
         int left = (int)(out - text);

@@ -245,9 +245,9 @@ static size_t space_at_end(Text t) { return start_of_last_spaces(t) == 0 ? t.siz
 // ---------------------------------------------------------------------------- who cuts how
 
 typedef size_t Match(Text t);
-enum { MOST_STEPS = 6 };
+enum { MAX_STEPS = 6 };
 
-static const struct { const char *name; Match *steps[MOST_STEPS]; } cutters[] = {
+static const struct { const char *name; Match *steps[MAX_STEPS]; } cutters[] = {
     { "gpt-2",        { gpt2 } },
     { "default",      { signs, gpt2_but_space, numbers, three_digits } },
     { "llama-bpe",    { llama3 } },
@@ -274,7 +274,7 @@ int find_cutter(Text name) {
 
 static void cut_step(int cutter, int step, Text t, EachWord *each, void *context) {
     if (t.size == 0) return;
-    Match *match = step < MOST_STEPS ? cutters[cutter].steps[step] : NULL;
+    Match *match = step < MAX_STEPS ? cutters[cutter].steps[step] : NULL;
     if (!match) {
         each(context, t);
         return;

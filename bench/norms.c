@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_T = 64, TURNS = 41, MAX_DIM = 16384 };
+enum { MAX_T = 64, TURNS = 41, MAX_N = 16384 };
 
 // ---------------------------------------------------------------------------- what is compared
 
@@ -108,7 +108,7 @@ static Result measure(Function *pass, float *out, const float *x, Norm w, int T)
 // n numbers from -1 to 1. Each array begins elsewhere in its page: reads that seem to come after writes
 // to the same place would wait for it.
 static float *numbers(size_t n) {
-    static _Alignas(4096) float memory[4 * 1024 + 2 * MAX_DIM + 2 * MAX_T * MAX_DIM];
+    static _Alignas(4096) float memory[4 * 1024 + 2 * MAX_N + 2 * MAX_T * MAX_N];
     static size_t taken;
     float *x = memory + (taken += 16 * 13);
     uint64_t state = 1;
@@ -164,17 +164,17 @@ static void print_json(const char *before, const Result *r, const char *set, int
 }
 
 int main(int argc, char **argv) {
-    int dims[32] = { 64, 128, 256, 512, 768, 1024, 2048, 4096, 5632, 8192, MAX_DIM };
+    int dims[32] = { 64, 128, 256, 512, 768, 1024, 2048, 4096, 5632, 8192, MAX_N };
     int n_dims = 11, given = 0;
     bool json = argc > 1 && !strcmp(argv[1], "--json");
     for (int i = 1 + json; i < argc && given < 32; i++) {
         dims[given++] = atoi(argv[i]);
-        if (dims[given - 1] < 1 || dims[given - 1] > MAX_DIM)
-            return fprintf(stderr, "usage: norms [--json] [dim ...]      a dim: 1 to %d\n", MAX_DIM), 2;
+        if (dims[given - 1] < 1 || dims[given - 1] > MAX_N)
+            return fprintf(stderr, "usage: norms [--json] [dim ...]      a dim: 1 to %d\n", MAX_N), 2;
     }
     if (given) n_dims = given;
-    size_t n = (size_t)MAX_T * MAX_DIM;
-    float *x = numbers(n), *out = numbers(n), *weight = numbers(MAX_DIM), *bias = numbers(MAX_DIM);
+    size_t n = (size_t)MAX_T * MAX_N;
+    float *x = numbers(n), *out = numbers(n), *weight = numbers(MAX_N), *bias = numbers(MAX_N);
     printf("%s", json ? "{\"clock\": \"CLOCK_PROCESS_CPUTIME_ID\", \"results\": [" : "");
     const char *before = "";
     for (int s = 0; s < N_SETS; s++) {

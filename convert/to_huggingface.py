@@ -20,7 +20,7 @@ from .vocabulary import BYTE, CONTROL, MAX_WORK, NORMAL, REMOVE_SPACES, SPACE, U
 
 DTYPES = {Type.F32: ("F32", "float32", 4), Type.F16: ("F16", "float16", 2),
           Type.BF16: ("BF16", "bfloat16", 2)}
-MOST_BYTES = 5 << 30        # of one safetensors file
+MAX_BYTES = 5 << 30        # of one safetensors file
 
 # ---------------------------------------------------------------------------- config.json
 
@@ -186,7 +186,7 @@ def write_safetensors(folder, tensors, type):
         n_bytes = DTYPES[type][2] * int(np.prod(t.shape))
         if n_bytes > room:
             files.append({})
-            room = MOST_BYTES
+            room = MAX_BYTES
         room -= n_bytes
         files[-1][name] = t
     names = [f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))]

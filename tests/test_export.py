@@ -339,7 +339,7 @@ def test_any_gguf(name, models, run, run_layernorm, tmp_path):
 
 
 def test_a_folder_in_several_files(folders, monkeypatch, tmp_path):
-    monkeypatch.setattr(to_huggingface, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(to_huggingface, "MAX_BYTES", 100_000)
     to_huggingface.write_folder(tmp_path / "hf", huggingface.read_folder(folders("llama")), None)
     assert len(list((tmp_path / "hf").glob("model-*-of-*.safetensors"))) > 3
     check_same_tensors(exported(folders("llama"), tmp_path / "a.gguf"),

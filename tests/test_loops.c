@@ -4,7 +4,7 @@
 
 static const char *const sets[] = { "portable", "avx2", "avx512", "neon", "neon-dot" };
 
-enum { MOST = 100 };
+enum { MAX_N = 100 };
 
 static float exp_of(float x) {
     kernels.exp(&x, 1, 1, 0);
@@ -34,16 +34,16 @@ static void test_exp(void) {
 
 // x: n numbers with a margin that nobody may touch.
 static float *guarded(float *x, int n, double size) {
-    for (int i = 0; i < MOST + 8; i++) x[i] = i < n ? (float)(size * random_float()) : 12345;
+    for (int i = 0; i < MAX_N + 8; i++) x[i] = i < n ? (float)(size * random_float()) : 12345;
     return x;
 }
 
 static void check_margin(const char *what, const float *x, int n) {
-    for (int i = n; i < MOST + 8; i++) CHECK(x[i] == 12345, "%s of %d numbers wrote number %d", what, n, i);
+    for (int i = n; i < MAX_N + 8; i++) CHECK(x[i] == 12345, "%s of %d numbers wrote number %d", what, n, i);
 }
 
 static void test_softmax(int n) {
-    float x[MOST + 8], y[MOST + 8];
+    float x[MAX_N + 8], y[MAX_N + 8];
     memcpy(y, guarded(x, n, 20), sizeof y);
     double largest = -INFINITY, want = 0;
     for (int i = 0; i < n; i++) largest = x[i] > largest ? x[i] : largest;
@@ -61,7 +61,7 @@ static void test_softmax(int n) {
 
 // What is not a number is passed over, but for the first.
 static void test_largest(int n) {
-    float x[MOST + 8];
+    float x[MAX_N + 8];
     guarded(x, n, 20);
     for (int i = 0; i < n; i++) x[i] = -INFINITY;
     CHECK(kernels.largest(x, n) == -INFINITY, "largest of %d times -inf: got %g", n, kernels.largest(x, n));
@@ -74,7 +74,7 @@ static void test_largest(int n) {
 }
 
 static void test_swiglu(int n) {
-    float gate[MOST + 8], z[MOST + 8], up[MOST + 8];
+    float gate[MAX_N + 8], z[MAX_N + 8], up[MAX_N + 8];
     memcpy(z, guarded(gate, n, 30), sizeof z), guarded(up, n, 3);
     kernels.swiglu(gate, up, n);
     for (int i = 0; i < n; i++) {
@@ -117,7 +117,7 @@ static void test_sums(void) {
 }
 
 static void test_normalize(int n, double center, double size) {
-    float x[MOST + 8], out[MOST + 8], weight[MOST + 8], bias[MOST + 8];
+    float x[MAX_N + 8], out[MAX_N + 8], weight[MAX_N + 8], bias[MAX_N + 8];
     guarded(x, n, size), guarded(out, n, 1), guarded(weight, n, 1), guarded(bias, n, 1);
     for (int i = 0; i < n; i++) x[i] = (float)(x[i] + center);
     for (int with_bias = 0; with_bias < 2; with_bias++) {
@@ -135,7 +135,7 @@ int main(void) {
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         if (!choose_kernels(sets[i])) continue;
         test_exp();
-        for (int n = 1; n <= MOST; n++) {
+        for (int n = 1; n <= MAX_N; n++) {
             test_softmax(n), test_largest(n), test_swiglu(n);
             test_normalize(n, 0, 1), test_normalize(n, 1e4, 1), test_normalize(n, 0, 1e30);
         }

@@ -31,7 +31,7 @@ static void test_by_hand(void) {
 }
 
 // Three matrices that share an input, with chunks that reach over their seams; the second one is of halves.
-enum { COLS = 300, N = 3, MOST_T = 7 };
+enum { COLS = 300, N = 3, MAX_T = 7 };
 static const int heights[N] = { 301, 7, 700 };
 
 static Tensor tensors[N];
@@ -39,7 +39,7 @@ static double *products[N];                             // of T tokens, in doubl
 static float *x;
 
 static void make_tensors(void) {
-    x = random_floats(MOST_T * COLS);
+    x = random_floats(MAX_T * COLS);
     for (int i = 0; i < N; i++) {
         float *w = random_floats((size_t)heights[i] * COLS),
               *bias = i == 2 ? random_floats(heights[i]) : NULL;
@@ -51,8 +51,8 @@ static void make_tensors(void) {
             for (int r = 0; r < heights[i]; r++) kernels.decode[F16](w + r * COLS, &halves, r);
         }
         tensors[i] = tensor((Op)(Q + i), i, i == 1 ? F16 : F32, heights[i], COLS, data, bias);
-        products[i] = malloc((size_t)MOST_T * heights[i] * sizeof(double));
-        for (int t = 0; t < MOST_T; t++)
+        products[i] = malloc((size_t)MAX_T * heights[i] * sizeof(double));
+        for (int t = 0; t < MAX_T; t++)
             for (int r = 0; r < heights[i]; r++) {
                 double sum = bias ? bias[r] : 0;
                 for (int c = 0; c < COLS; c++) sum += (double)w[r * COLS + c] * x[t * COLS + c];
@@ -111,7 +111,7 @@ int main(void) {
     test_by_hand();
     test_shared_input(1);
     test_shared_input(2);
-    test_shared_input(MOST_T);
+    test_shared_input(MAX_T);
     free_tensors();
     return finish("test_matmul");
 }

@@ -1,7 +1,7 @@
 // test_rmsnorm.c - both norms against numbers worked by hand and against their formulas in long double.
 #include "test.h"
 
-enum { MOST = 4097 };
+enum { MAX_N = 4097 };
 
 static const char *const names[] = { "rmsnorm", "layernorm", "prmsnorm", "nonorm" };
 typedef void Function(float *out, const float *x, const Norm *w);
@@ -29,7 +29,7 @@ static void formula(long double *out, long double *scale, const float *x, const 
 // roundings of 2^-24 each, with some room, two steps of 1.4e-45 among denormals, and for the mean two of
 // the typical number. Up to 1 is right.
 static double distance(const float *got, const float *x, const Norm *w, bool centered, Reading reading) {
-    static long double want[MOST];
+    static long double want[MAX_N];
     long double scale, worst = 0;
     formula(want, &scale, x, w, centered, reading);
     for (int i = 0; i < w->dim; i++) {
@@ -41,7 +41,7 @@ static double distance(const float *got, const float *x, const Norm *w, bool cen
     return (double)worst;
 }
 
-static float ones[MOST], weight[MOST], bias[MOST], x[MOST], out[MOST];
+static float ones[MAX_N], weight[MAX_N], bias[MAX_N], x[MAX_N], out[MAX_N];
 
 static void test_by_hand(void) {
     Norm plain = { .dim = 4, .eps = 0, .weight = ones };
@@ -134,7 +134,7 @@ static const struct { const char *name; float (*number)(int i); } kinds[] = {
 };
 
 static void test_against_formula(void) {
-    static const int dims[] = { 1, 2, 3, 64, 288, MOST };
+    static const int dims[] = { 1, 2, 3, 64, 288, MAX_N };
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
         for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
             for (int with_bias = 0; with_bias < 2; with_bias++)
@@ -149,7 +149,7 @@ static void test_against_formula(void) {
                           w.dim, kinds[k].name, with_bias ? " with bias" : "", off);
 
                     memcpy(out, x, sizeof x);           // in place
-                    float apart[MOST];
+                    float apart[MAX_N];
                     functions[f](apart, x, &w);
                     functions[f](out, out, &w);
                     CHECK(!memcmp(out, apart, (size_t)w.dim * sizeof *out),
@@ -272,7 +272,7 @@ static void test_norm(void) {
 
 int main(void) {
     choose_kernels(NULL);
-    for (int i = 0; i < MOST; i++) ones[i] = 1, weight[i] = 2 * random_float(), bias[i] = random_float();
+    for (int i = 0; i < MAX_N; i++) ones[i] = 1, weight[i] = 2 * random_float(), bias[i] = random_float();
     test_by_hand();
     test_other_norms_by_hand();
     test_against_formula();

@@ -5,9 +5,9 @@
 #include <stdatomic.h>
 #include <time.h>
 
-enum { MOST = 1005 };
+enum { MAX_N = 1005 };
 
-typedef struct { atomic_int seen[MOST]; atomic_int calls, largest, wrong; int n, chunk; } Tally;
+typedef struct { atomic_int seen[MAX_N]; atomic_int calls, largest, wrong; int n, chunk; } Tally;
 
 static void count(void *job, int begin, int end) {
     Tally *tally = job;
@@ -28,7 +28,7 @@ static void check_loop(int threads, int n, int chunk) {
     tally.n = n, tally.chunk = chunk;
     parallel_for(n, chunk, count, &tally);
     int wrong = atomic_load(&tally.wrong), missed = 0;
-    for (int i = 0; i < MOST; i++) missed += atomic_load(&tally.seen[i]) != (i < n);
+    for (int i = 0; i < MAX_N; i++) missed += atomic_load(&tally.seen[i]) != (i < n);
     CHECK(wrong == 0 && missed == 0, "%d threads, %d steps by %d: %d wrong ranges, %d steps not done once",
           threads, n, chunk, wrong, missed);
     int share = (n + chunk - 1) / chunk / threads + 1;  // in chunks

@@ -253,9 +253,9 @@ static int find_special(const Vocabulary *v, const char *text, int length, bool 
 
 static void test_specials(void) {
     for (int round = 0; round < 2000; round++) {
-        enum { MOST = 40 };
-        char texts[MOST][8] = { "<unk>", "<s>", "</s>" }, text[64];
-        int ids[66], n, expected[66], n_expected = 0, size = 4 + random_below(MOST - 4);
+        enum { MAX_N = 40 };
+        char texts[MAX_N][8] = { "<unk>", "<s>", "</s>" }, text[64];
+        int ids[66], n, expected[66], n_expected = 0, size = 4 + random_below(MAX_N - 4);
         bool control = random_below(2);
         Vocabulary v = { .bos = 1, .eos = 2, .eot = -1, .eom = -1, .byte_level = false, .size = size };
         v.pieces = malloc((size_t)size * sizeof *v.pieces);

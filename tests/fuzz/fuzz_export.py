@@ -32,7 +32,7 @@ FILES = ["bytes/config.json", "bytes/tokenizer.json", "bytes/tokenizer_config.js
          "bytes/generation_config.json", "bytes/model.safetensors", "pieces/tokenizer.model",
          "pieces/tokenizer_config.json", "pieces/added_tokens.json", "shards/model.safetensors.index.json",
          "a.gguf", "llama2c/a.bin", "llama2c/tokenizer.bin"]
-MOST = 20_000               # bytes of a seed
+MAX_BYTES = 20_000               # bytes of a seed
 
 
 def make_sources(root):
@@ -84,9 +84,9 @@ def write_seeds(target, corpus):
             spoil(Path(folder, name))
             for i, file in enumerate(FILES):
                 path = Path(folder, file)
-                if path.is_file() and not path.is_symlink() and path.stat().st_size < MOST:
+                if path.is_file() and not path.is_symlink() and path.stat().st_size < MAX_BYTES:
                     inputs.add(bytes([i]) + path.read_bytes())
-    inputs |= {bytes([FILES.index("a.gguf")]) + case.data for case in damage.cases() if len(case.data) < MOST}
+    inputs |= {bytes([FILES.index("a.gguf")]) + case.data for case in damage.cases() if len(case.data) < MAX_BYTES}
     for i, data in enumerate(sorted(inputs)):
         (corpus / f"{i:04}").write_bytes(data)
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import damage  # noqa: E402
 import make_models  # noqa: E402
 
-MOST = 65535                        # bytes: what fuzz_tokenizer's first two can say; larger inputs are slow
+MAX_BYTES = 65535                        # bytes: what fuzz_tokenizer's first two can say; larger inputs are slow
 TEXT = "a bad cab, and the zoë \u2581\U0001f600\n".encode() + b"\xff\xe2\x96"
 
 # ggml's types that run: number -> (columns of the smallest row, its bytes)
@@ -53,7 +53,7 @@ def plain_models():
     """name -> bytes, as make_models.py makes them, where they are small."""
     with TemporaryDirectory() as folder:
         make_models.make(folder)
-        paths = [path for path in Path(folder).iterdir() if path.stat().st_size <= MOST]
+        paths = [path for path in Path(folder).iterdir() if path.stat().st_size <= MAX_BYTES]
         return {path.name: path.read_bytes() for path in sorted(paths)}
 
 
@@ -62,7 +62,7 @@ def checkpoints():
     for type in TYPES:
         yield f"type-{type}.gguf", model_of(type)
     for case in damage.cases():
-        if len(case.data) <= MOST:
+        if len(case.data) <= MAX_BYTES:
             yield f"damage-{case.name}", case.data
 
 
@@ -75,7 +75,7 @@ def vocabularies():
     yield "no-space.gguf", bytes(alone.pair("tokenizer.ggml.add_space_prefix", damage.bool_(0)))
     yield "no-bos.gguf", bytes(alone.pair("tokenizer.ggml.bos_token_id", None))
     for case in damage.vocabulary():
-        if len(case.data) <= MOST:
+        if len(case.data) <= MAX_BYTES:
             yield f"damage-{case.name}", case.data
 
 
